@@ -1,0 +1,211 @@
+"""``rbee.toml``: what an operator may set, with its unit, its default and its limits.
+
+Frozen sections, built once in `load_config` and handed down by part: a function takes the
+section that it reads, never the whole `Config`. An unknown key is an error.
+"""
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from rbee.errors import ConfigError
+from rbee.ids import is_model_name
+
+CONFIG_BYTES_MAX: Final = 1024 * 1024
+REFERENCE_BYTES_MAX: Final = 512
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all sections."""
+
+
+class ServerConfig(Section, frozen=True):
+    """``[server]``: the HTTP face and the run directory."""
+
+    bind: str = "127.0.0.1:7233"  # 7233 spells rbee; [::1]:7233 for IPv6
+    run_dir: str = ""  # "": $XDG_RUNTIME_DIR/rbee, else /run/rbee for root, else /tmp/rbee-UID
+    allowed_hosts: tuple[str, ...] = ()  # Host names taken beside loopback names
+    body_bytes_max: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    body_timeout_s: Seconds = 30.0  # a request's body must have come by then
+    deadline_s: Seconds = 300.0  # of a request that names none
+    deadline_s_max: Seconds = 3600.0
+    drain_s: Annotated[float, Meta(ge=0, le=3600)] = 15.0  # running streams after SIGTERM
+    queue_requests_max: Annotated[int, Meta(ge=0, le=100_000)] = 1024  # waiting, over all models
+    parked_bytes_max: Annotated[int, Meta(ge=4096, le=16 * 1024 * 1024)] = 256 * 1024  # per client
+
+
+class WorkerConfig(Section, frozen=True):
+    """``[worker]``: how one engine process is started, watched and stopped."""
+
+    hello_timeout_s: Seconds = 60.0  # from spawn to Hello: a cold disk imports slowly
+    load_stall_s: Seconds = 30.0  # loading without progress
+    load_timeout_s: Seconds = 3600.0  # loading in all
+    beat_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+    beats_missed_max: Annotated[int, Meta(ge=1, le=100)] = 2
+    term_after_s: Annotated[float, Meta(ge=0, le=60)] = 5.0  # from Stop to SIGTERM
+    kill_after_s: Annotated[float, Meta(ge=0, le=120)] = 10.0  # from Stop to SIGKILL
+    retries_max: Annotated[int, Meta(ge=0, le=10)] = 2  # a request's worker died early
+
+
+class RestartConfig(Section, frozen=True):
+    """``[restart]``: when a slot whose worker ended is filled again."""
+
+    delay_s_min: Annotated[float, Meta(ge=0, le=60)] = 1.0  # doubles with each failure in a row
+    delay_s_max: Seconds = 60.0
+    jitter: Annotated[float, Meta(ge=0, le=0.5)] = 0.1  # part of the delay, either way
+    failures_max: Annotated[int, Meta(ge=1, le=1000)] = 3  # restarts in a row, then failed
+    forget_after_s: Seconds = 300.0  # of good service
+
+
+class LogConfig(Section, frozen=True):
+    """``[log]``: to stderr."""
+
+    format: Literal["auto", "json", "text"] = "auto"  # auto: text on a terminal, else JSON lines
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+Fault = Literal[
+    "hang_in_step", "hang_with_gil", "crash", "exit", "out_of_memory", "garbage", "stuck_load",
+    "ignore_stop", "ignore_all", "silent_step", "oversize",
+]  # fmt: skip
+
+
+class SyntheticConfig(Section, frozen=True):
+    """``[model.synthetic]``: an engine without a model, for load and fault tests."""
+
+    tokens_per_s: Annotated[float, Meta(gt=0, le=1e6)] = 50.0  # of each stream
+    first_token_s: Annotated[float, Meta(ge=0, le=600)] = 0.0
+    load_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
+    context_length: Annotated[int, Meta(ge=16, le=1 << 24)] = 4096
+    # What goes wrong, and when. Without ``fault_prompt`` it happens when ``fault_after_steps``
+    # steps are done; with it, once a request holds that text.
+    fault: Fault | None = None
+    fault_after_steps: Annotated[int, Meta(ge=0)] = 0
+    fault_prompt: str | None = None
+    exit_code: Annotated[int, Meta(ge=0, le=255)] = 1  # of the fault "exit"
+    signal: Annotated[int, Meta(ge=1, le=64)] = 11  # of the fault "crash"
+
+
+class ModelConfig(Section, frozen=True):
+    """``[[model]]``: one model, and the slots that hold workers for it."""
+
+    ref: str  # bee-tiny | synthetic | file:PATH of a .gguf file, or a folder in HF or EXL2 form
+    name: str = ""  # what clients ask for; "": made from ref
+    engine: Literal["auto", "llamacpp", "exllamav2", "synthetic"] = "auto"
+    slots: Annotated[int, Meta(ge=1, le=64)] = 1  # replicas
+    context_length: Annotated[int, Meta(ge=16, le=1 << 24)] | None = None  # None: the model's own
+    batch_size: Annotated[int, Meta(ge=1, le=4096)] | None = None  # requests at once
+    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None  # CPU engine; None: cores / workers
+    gpu: Annotated[int, Meta(ge=0, le=63)] = 0
+    vram_fraction: Annotated[float, Meta(gt=0, le=1)] = 0.95  # of the GPU's memory, at most
+    cache_tokens: Annotated[int, Meta(ge=256, le=1 << 26)] | None = None  # of all requests together
+    cache_bits: Literal[4, 6, 8, 16] = 16  # exllamav2: quantised key/value cache
+    synthetic: SyntheticConfig = SyntheticConfig()
+
+    def __post_init__(self) -> None:
+        if len(self.ref.encode()) > REFERENCE_BYTES_MAX:
+            raise ValueError(f"ref must be at most {REFERENCE_BYTES_MAX} bytes")
+        if self.name and not is_model_name(self.name):
+            raise ValueError("name may hold 128 letters, digits and '._:/-'")
+
+
+class Config(Section, frozen=True):
+    """The whole file."""
+
+    server: ServerConfig = ServerConfig()
+    worker: WorkerConfig = WorkerConfig()
+    restart: RestartConfig = RestartConfig()
+    log: LogConfig = LogConfig()
+    model: tuple[ModelConfig, ...] = (ModelConfig(ref="bee-tiny"),)
+
+    def __post_init__(self) -> None:
+        if self.worker.kill_after_s < self.worker.term_after_s:
+            raise ValueError("worker.kill_after_s must not be below worker.term_after_s")
+        if self.server.deadline_s > self.server.deadline_s_max:
+            raise ValueError("server.deadline_s must not be above server.deadline_s_max")
+        names = [model_name(model) for model in self.model]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"model name {min(twice)!r} stands twice; names must differ")
+
+
+def model_name(model: ModelConfig) -> str:
+    """What clients call the model: its name, else the last part of its reference."""
+    if model.name:
+        return model.name
+    stem = re.sub(r"\.gguf$", "", model.ref.rsplit("/", 1)[-1].rsplit(":", 1)[-1])
+    cleaned = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._") or "model"
+    return cleaned[:128]
+
+
+def load_config(path: Path) -> Config:
+    """Read ``rbee.toml``.
+
+    Raises:
+      ConfigError: with the file and the key, in words an operator can act on.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = file.read(CONFIG_BYTES_MAX + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    if len(raw) > CONFIG_BYTES_MAX:
+        raise ConfigError(f"{path}: longer than {CONFIG_BYTES_MAX} bytes")
+    try:
+        return parse_config(raw.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def parse_config(text: str) -> Config:
+    """Read the text of an ``rbee.toml``.
+
+    Raises:
+      ConfigError: not TOML, or not a configuration; names the key.
+    """
+    try:
+        table: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        return msgspec.convert(table, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_in_our_words(str(error))) from error
+
+
+def _in_our_words(problem: str) -> str:
+    """``msgspec``'s message with the key's path in front, and what was probably meant."""
+    message, _, path = problem.partition(" - at `")
+    where = path.rstrip("`").removeprefix("$").removeprefix(".") or "the file"
+    unknown = re.search(r"contains unknown field `(.*)`", message)
+    if unknown is None:
+        return f"{where}: {message}"
+    known = sorted(_keys_at(where))
+    close = difflib.get_close_matches(unknown[1], known, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+    return f"{where}: unknown key {unknown[1]!r}{meant}"
+
+
+_SECTIONS: Final[dict[str, type[Section]]] = {
+    "the file": Config,
+    "server": ServerConfig,
+    "worker": WorkerConfig,
+    "restart": RestartConfig,
+    "log": LogConfig,
+    "model": ModelConfig,
+    "model.synthetic": SyntheticConfig,
+}
+
+
+def _keys_at(where: str) -> set[str]:
+    section = _SECTIONS[re.sub(r"\[[^\]]*\]", "", where)]
+    return {field.encode_name for field in msgspec.structs.fields(section)}

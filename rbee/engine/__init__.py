@@ -1,0 +1,1 @@
+"""The worker process: one engine, one model, one link to the supervisor."""

@@ -1,0 +1,30 @@
+"""Names of things: their one form, and how a new one is made.
+
+Rule: a name that comes from outside is matched in full before it is used, logged or put
+into a path.
+"""
+
+import re
+import secrets
+from typing import Final
+
+WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
+CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
+MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
+
+
+def is_worker_id(text: str) -> bool:
+    return WORKER_ID.fullmatch(text) is not None
+
+
+def is_correlation_id(text: str) -> bool:
+    return CORRELATION_ID.fullmatch(text) is not None
+
+
+def is_model_name(text: str) -> bool:
+    return MODEL_NAME.fullmatch(text) is not None and ".." not in text
+
+
+def new_correlation_id() -> str:
+    """A fresh id for a request that brought none: 96 random bits, 24 hex digits."""
+    return secrets.token_hex(12)
