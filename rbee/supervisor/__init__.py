@@ -1,0 +1,1 @@
+"""The supervisor: one trio process that keeps workers alive and serves them."""

@@ -1,0 +1,1 @@
+"""The HTTP face: ASGI routes over the small Protocols of `ports.py`."""
