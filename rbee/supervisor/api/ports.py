@@ -4,12 +4,14 @@ Rule: the face declares these Protocols itself and is handed objects that fit. I
 pool, slot, worker or process.
 """
 
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 from rbee.ask import Ask
 from rbee.errors import RequestError
+from rbee.supervisor.views import ModelView, Readiness, WorkerView
 from rbee.wire import Delta
+
+__all__ = ["Generator", "ModelView", "Operations", "Readiness", "Sink", "WorkerView"]
 
 
 class Sink(Protocol):
@@ -41,48 +43,6 @@ class Generator(Protocol):
     def cancel(self, request_id: int, reason: str) -> None:
         """End a request. Ids that are done or unknown are ignored."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ModelView:
-    """One entry of ``GET /v1/models``."""
-
-    name: str
-    engine: str
-    created_s: int  # Unix time at which the supervisor opened its slots
-    context_length: int | None  # None until a worker was ready once
-    is_ready: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerView:
-    """One slot and the worker that stands in it, for operators. No secret, no prompt."""
-
-    slot: str  # "bee-tiny-0": worker id, stable over restarts
-    model: str
-    engine: str
-    state: str  # of `LifecycleState`; or "waiting" (back-off), "failed" (until reset), "stopped"
-    pid: int | None
-    restarts: int  # since the supervisor started
-    failures: int  # in a row
-    last_failure: str  # "" when there was none
-    retry_in_s: float | None  # while waiting
-    uptime_s: float | None  # of the process
-    phase: str | None  # as the last beat said
-    progress: float | None  # while loading, 0..1
-    beats: int  # received from this process
-    beat_age_s: float | None
-    steps: int
-    tokens: int
-    requests: int  # open on this worker
-    batch_size: int | None
-    rss_bytes: int | None
-    vram_bytes: int | None
-    device: str | None
-    detail: dict[str, str]
-
-
-Readiness = Literal["ok", "starting", "unavailable", "draining"]
 
 
 class Operations(Protocol):

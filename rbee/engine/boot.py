@@ -1,0 +1,98 @@
+"""How a worker process begins: behind a gate, safe to orphan, with what it may know.
+
+Nothing secret stands in argv or the environment. The supervisor passes two descriptors:
+
+    boot   a pipe that holds one JSON object, `BootDocument`, up to its end. The supervisor
+           writes it when the process may go on: that is the gate.
+    life   a pipe that is never written to. Its end means that the supervisor is gone.
+"""
+
+import ctypes
+import faulthandler
+import os
+import resource
+import signal
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from rbee.engine.engine import Engine
+from rbee.engine.link_thread import LinkThread
+from rbee.engine.loop import WorkerLoop
+from rbee.errors import EngineError, ExitCode
+
+BOOT_BYTES_MAX: Final = 4096
+
+# The kernel's out-of-memory killer is to take a worker before the supervisor.
+OOM_SCORE_ADJ: Final = 500
+
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_PR_SET_NO_NEW_PRIVS: Final = 38
+
+
+class BootDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the supervisor tells a worker before it may speak."""
+
+    worker_id: str
+    link_path: str
+    secret_hex: str
+
+
+def main(boot_fd: int, life_fd: int) -> int:
+    """Run one worker.
+
+    Returns:
+      The exit code, of `ExitCode`.
+    """
+    faulthandler.enable()
+    _secure_process()
+    raw = _read_to_end(boot_fd)
+    if not raw:  # the supervisor went away, or gave up on us, before it opened the gate
+        return ExitCode.ORPHANED
+    document = msgspec.json.decode(raw, type=BootDocument)
+    link = LinkThread(Path(document.link_path), life_fd)
+    link.start()
+    return WorkerLoop(link, bytes.fromhex(document.secret_hex), engine_for).run()
+
+
+def engine_for(name: str) -> Engine:
+    """The adapter of that name; its library is imported here and not before.
+
+    Raises:
+      EngineError: the library is not installed, or not for this machine.
+    """
+    try:
+        match name:
+            case "synthetic":
+                from rbee.engine.synthetic import SyntheticEngine  # noqa: PLC0415
+
+                return SyntheticEngine()
+            case "llamacpp":
+                from rbee.engine.llamacpp import LlamaCppEngine  # noqa: PLC0415
+
+                return LlamaCppEngine()
+            case "exllamav2":
+                from rbee.engine.exllamav2 import ExLlamaV2Engine  # noqa: PLC0415
+
+                return ExLlamaV2Engine()
+    except ImportError as error:
+        raise EngineError(f"engine {name} cannot be imported: {error}", ExitCode.CONFIG) from error
+    raise EngineError(f"there is no engine {name!r}", ExitCode.CONFIG)
+
+
+def _secure_process() -> None:
+    """Die with the supervisor, leave no core file, take no new rights."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Acts when the supervisor's main thread ends: the supervisor spawns from that thread.
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Raising one's own score needs no right.
+    Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), "ascii")
+
+
+def _read_to_end(descriptor: int) -> bytes:
+    with os.fdopen(descriptor, "rb") as pipe:
+        return pipe.read(BOOT_BYTES_MAX)

@@ -1,0 +1,174 @@
+"""The worker's second thread: it owns the link, beats, and watches the life pipe.
+
+The main thread may stand in an engine step for seconds; this one goes on. So beats say that
+the process lives and can run Python, and what they carry says whether the engine advances.
+
+Rule 1: it touches no engine and no dialogue: it moves frames, and reads `published`.
+Rule 2: the end of the life pipe is the end of the supervisor: the process exits at once.
+Rule 3: a Stop that the main thread does not obey in `STOP_GRACE_S` ends the process.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rbee.errors import ExitCode
+from rbee.transport.thread_link import ThreadLink
+from rbee.wire import Beat, Phase, Stop, encode
+
+# Steps that the main thread may be ahead of the link.
+OUTBOX_MESSAGES_MAX: Final = 8
+
+# How long the main thread may take to see a Stop; then the process ends without it.
+STOP_GRACE_S: Final = 1.0
+
+STOP_FRAMES: Final = encode(Stop())
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What the main thread last said of itself. Replaced whole, so read without a lock."""
+
+    phase: Phase = Phase.IMPORTING
+    step: int = 0
+    tokens: int = 0
+    requests: dict[int, int] = field(default_factory=dict)  # open request -> tokens delivered
+    oldest_request_s: float | None = None  # on the monotonic clock
+    vram_bytes: int = 0
+
+
+class LinkThread:
+    """The link, as the main thread sees it: an inbox, an outbox and a word on progress."""
+
+    def __init__(self, path: Path, life_fd: int) -> None:
+        self.published = Published()
+        self.ignores_stop = False  # for the synthetic engine's fault of that name
+        self._path = path
+        self._life_fd = life_fd
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._changed = threading.Condition()
+        self._inbox: deque[list[bytes]] = deque()
+        self._outbox: deque[list[bytes]] = deque()
+        self._is_closing = False
+        self._beat_s: float | None = None
+        self._stop_by_s: float | None = None
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def start_beating(self, beat_s: float) -> None:
+        """Beat every ``beat_s`` from now on."""
+        self._beat_s = beat_s
+        self._wake()
+
+    def send(self, frames: list[bytes]) -> None:
+        """Queue one message. Waits while the supervisor is `OUTBOX_MESSAGES_MAX` behind."""
+        with self._changed:
+            while len(self._outbox) >= OUTBOX_MESSAGES_MAX and not self._is_closing:
+                self._changed.wait()
+            self._outbox.append(frames)
+        self._wake()
+
+    def take(self, timeout_s: float | None) -> list[list[bytes]]:
+        """What has come in since; waits up to ``timeout_s`` for the first (None: for ever)."""
+        with self._changed:
+            if not self._inbox and timeout_s != 0:
+                self._changed.wait_for(lambda: bool(self._inbox), timeout_s)
+            taken = list(self._inbox)
+            self._inbox.clear()
+            return taken
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether a Stop has come in, also one that was not taken yet."""
+        return self._stop_by_s is not None
+
+    def close(self) -> None:
+        """Send what is queued, close the link and end the thread."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+        self._wake()
+        self._thread.join(timeout=STOP_GRACE_S)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it is awake already
+            os.eventfd_write(self._wake_fd, 1)
+
+    def _run(self) -> None:
+        link = ThreadLink(self._path)
+        link.watch([self._wake_fd, self._life_fd])
+        next_beat_s = time.monotonic()
+        wants_to_send = False
+        while True:
+            readable = link.wait(self._wait_s(next_beat_s), wants_to_send=wants_to_send)
+            if self._life_fd in readable:  # nobody ever writes to it: this is its end
+                os._exit(ExitCode.ORPHANED)
+            if self._wake_fd in readable:
+                os.eventfd_read(self._wake_fd)
+            self._receive_all(link)
+            now_s = time.monotonic()
+            if self._beat_s is not None and now_s >= next_beat_s:
+                link.send_nowait(encode(self._beat(now_s)))  # no room: the next one will tell
+                next_beat_s = now_s + self._beat_s
+            wants_to_send = not self._send_all(link)
+            if self._stop_by_s is not None and now_s >= self._stop_by_s and not self.ignores_stop:
+                os._exit(ExitCode.OK)
+            if self._is_closing and not wants_to_send:
+                link.close()
+                return
+
+    def _wait_s(self, next_beat_s: float) -> float:
+        waits = [3600.0]
+        if self._beat_s is not None:
+            waits.append(next_beat_s - time.monotonic())
+        if self._stop_by_s is not None and not self.ignores_stop:
+            waits.append(self._stop_by_s - time.monotonic())
+        # Up, not down: poll counts in milliseconds and must not spin through the last one.
+        return max(0.0, min(waits)) + 0.001
+
+    def _receive_all(self, link: ThreadLink) -> None:
+        while (frames := link.receive_nowait()) is not None:
+            if frames == STOP_FRAMES:
+                if self.ignores_stop:
+                    continue
+                self._stop_by_s = time.monotonic() + STOP_GRACE_S
+            with self._changed:
+                self._inbox.append(frames)
+                self._changed.notify_all()
+
+    def _send_all(self, link: ThreadLink) -> bool:
+        """Send what is queued. False: there was no room for all of it."""
+        while self._outbox:
+            if not link.send_nowait(self._outbox[0]):
+                return False
+            with self._changed:
+                self._outbox.popleft()
+                self._changed.notify_all()
+        return True
+
+    def _beat(self, now_s: float) -> Beat:
+        told = self.published
+        oldest_s = told.oldest_request_s
+        return Beat(
+            phase=told.phase,
+            step=told.step,
+            tokens=told.tokens,
+            requests=told.requests,
+            oldest_request_age_s=0.0 if oldest_s is None else now_s - oldest_s,
+            rss_bytes=_rss_bytes(),
+            vram_bytes=told.vram_bytes,
+        )
+
+
+def _rss_bytes() -> int:
+    """Resident memory of this process. Source: proc(5), /proc/PID/statm."""
+    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  # called every beat
+        pages = int(file.read().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

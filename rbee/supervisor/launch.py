@@ -1,0 +1,235 @@
+"""Starts a worker process with its link, and owns both until they are gone.
+
+The stop ladder: ask over the link, SIGTERM to the group after ``term_after_s``, SIGKILL after
+``kill_after_s``. One ladder per worker, so all workers go down it at the same time.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from rbee.config import WorkerConfig
+from rbee.errors import LinkFullError
+from rbee.logs import Log
+from rbee.supervisor.process import Process
+from rbee.supervisor.worker import Child
+from rbee.transport.link import Link, LinkFactory
+from rbee.wire import Stop, encode
+
+SECRET_BYTES: Final = 32
+
+# What a worker may see of our environment. Nothing secret is handed down in it.
+ENVIRONMENT_KEPT: Final = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH",
+    "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "TORCH_CUDA_ARCH_LIST",
+    "TORCH_EXTENSIONS_DIR", "MAX_JOBS", "COVERAGE_PROCESS_START",
+)  # fmt: skip
+
+LINE_BYTES_MAX: Final = 4096
+
+# How long the output of a worker that has ended may still come.
+OUTPUT_TAIL_S: Final = 0.2
+
+Spawn = Callable[[list[str], dict[str, str], list[int], int], Process]
+
+
+class EngineChild:
+    """A worker process and its link."""
+
+    def __init__(
+        self, worker_id: str, process: Process, link: Link, secret: bytes, log: Log
+    ) -> None:
+        self.pid: Final = process.pid
+        self.secret: Final = secret
+        self.worker_id: Final = worker_id
+        self._process = process
+        self._link = link
+        self._log = log
+        self._ended = trio.Event()
+        self._status = 0
+
+    def send(self, frames: list[bytes]) -> None:
+        self._link.send(frames)
+
+    async def receive(self) -> list[bytes]:
+        return await self._link.receive()
+
+    def receive_nowait(self) -> list[bytes] | None:
+        return self._link.receive_nowait()
+
+    def kill(self, reason: str) -> None:
+        self._log.warning(
+            "worker_killed", worker=self.worker_id, pid=self.pid, signal="SIGKILL", reason=reason
+        )
+        self._process.signal_group(signal.SIGKILL)
+
+    async def wait_exit(self) -> tuple[int | None, int | None]:
+        await self._ended.wait()
+        return (self._status, None) if self._status >= 0 else (None, -self._status)
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """The real `Launch`."""
+
+    links: LinkFactory
+    limits: WorkerConfig
+    hurry: trio.Event  # set: no more asking, SIGKILL at once
+    log: Log
+    spawn: Spawn = Process
+
+    async def __call__(self, worker_id: str, *, task_status: trio.TaskStatus[Child]) -> None:
+        """Start the worker and own it. Cancelling runs the ladder.
+
+        Raises:
+          OSError: it could not be started.
+        """
+        link, path = self.links.open(f"{worker_id}-{secrets.token_hex(4)}")
+        try:
+            with _Pipes() as pipes:
+                child = self._start(worker_id, link, path, pipes)
+                # Shielded: a worker that is being stopped must not meet a closed pipe.
+                reading = trio.CancelScope(shield=True)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_capture, pipes.give_output(), child, self.log, reading)
+                    try:
+                        task_status.started(child)
+                        await self._wait_or_stop(child)
+                    finally:
+                        child._status = child._process.reap()
+                        child._ended.set()
+                        # Its end of the pipe is closed, unless a stray grandchild holds it.
+                        reading.deadline = trio.current_time() + OUTPUT_TAIL_S
+        finally:
+            link.close()
+            path.unlink(missing_ok=True)
+
+    def _start(self, worker_id: str, link: Link, path: Path, pipes: "_Pipes") -> EngineChild:
+        secret = secrets.token_bytes(SECRET_BYTES)
+        process = self.spawn(
+            # -I: nothing from the environment or the current folder gets into its imports.
+            [sys.executable, "-I", "-m", "rbee.engine", str(pipes.boot_read), str(pipes.life_read)],
+            {key: os.environ[key] for key in ENVIRONMENT_KEPT if key in os.environ},
+            [pipes.boot_read, pipes.life_read],
+            pipes.output_write,
+        )
+        pipes.close_childs_ends()
+        boot = {"worker_id": worker_id, "link_path": str(path), "secret_hex": secret.hex()}
+        os.write(pipes.boot_write, json.dumps(boot).encode())  # far below what a pipe holds
+        pipes.open_gate()
+        self.log.info("worker_spawned", worker=worker_id, pid=process.pid)
+        return EngineChild(worker_id, process, link, secret, self.log)
+
+    async def _wait_or_stop(self, child: EngineChild) -> None:
+        try:
+            await child._process.wait_ended()
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True):
+                await self._go_down_ladder(child)
+            raise
+
+    async def _go_down_ladder(self, child: EngineChild) -> None:
+        begun_s = trio.current_time()
+        with contextlib.suppress(LinkFullError):  # it does not listen; the signals will do
+            child.send(encode(Stop()))
+        if await self._ended_by(child, begun_s + self.limits.term_after_s):
+            return
+        for number, until_s in (
+            (signal.SIGTERM, begun_s + self.limits.kill_after_s),
+            (signal.SIGKILL, None),
+        ):
+            if number is signal.SIGTERM and self.hurry.is_set():
+                continue
+            self.log.warning(
+                "worker_killed", worker=child.worker_id, pid=child.pid, signal=number.name,
+                reason="did not stop when asked",
+            )  # fmt: skip
+            child._process.signal_group(number)
+            if await self._ended_by(child, until_s):
+                return
+
+    async def _ended_by(self, child: EngineChild, until_s: float | None) -> bool:
+        """Wait for the end. False: ``until_s`` passed, or somebody is in a hurry."""
+        if until_s is None:
+            await child._process.wait_ended()
+            return True
+        has_ended = False
+        with trio.move_on_at(until_s):
+            async with trio.open_nursery() as nursery:
+                if not self.hurry.is_set():
+                    nursery.start_soon(_cancel_when, self.hurry, nursery.cancel_scope)
+                    await child._process.wait_ended()
+                    has_ended = True
+                nursery.cancel_scope.cancel(reason="the worker ended")
+        return has_ended
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel(reason="in a hurry")
+
+
+class _Pipes:
+    """The three pipes of a worker. What is still open at the end is closed."""
+
+    def __init__(self) -> None:
+        self.boot_read, self.boot_write = os.pipe()
+        self.life_read, self.life_write = os.pipe()
+        self.output_read, self.output_write = os.pipe()
+
+    def __enter__(self) -> "_Pipes":
+        return self
+
+    def close_childs_ends(self) -> None:
+        self._close("boot_read", "life_read", "output_write")
+
+    def open_gate(self) -> None:
+        self._close("boot_write")
+
+    def give_output(self) -> int:
+        """The end to read the output from; the caller closes it from now on."""
+        descriptor, self.output_read = self.output_read, -1
+        return descriptor
+
+    def __exit__(self, *_: object) -> None:
+        self._close(
+            "boot_read", "boot_write", "life_read", "life_write", "output_read", "output_write"
+        )
+
+    def _close(self, *names: str) -> None:
+        for name in names:
+            descriptor = getattr(self, name)
+            if descriptor >= 0:
+                os.close(descriptor)
+                setattr(self, name, -1)
+
+
+async def _capture(
+    descriptor: int, child: EngineChild, log: Log, reading: trio.CancelScope
+) -> None:
+    """Put what the worker prints into the log, line by line, until its end. Owns the pipe."""
+    rest = b""
+    with reading:
+        async with trio.lowlevel.FdStream(descriptor) as stream:
+            async for chunk in stream:
+                *lines, rest = (rest + chunk).split(b"\n")
+                if len(rest) > LINE_BYTES_MAX:
+                    lines, rest = [*lines, rest], b""
+                for line in lines:
+                    _log_line(line, child, log)
+    _log_line(rest, child, log)
+
+
+def _log_line(line: bytes, child: EngineChild, log: Log) -> None:
+    text = line[:LINE_BYTES_MAX].decode("utf-8", "backslashreplace").rstrip()
+    if text:
+        log.info("worker_output", worker=child.worker_id, pid=child.pid, line=text)

@@ -1,0 +1,94 @@
+"""One child process in its own session: spawned, watched by pidfd, killed as a group, reaped.
+
+Rule 1: spawned from the main thread, without `preexec_fn`. A cached helper thread would, by
+        PDEATHSIG, take healthy children with it when it ends after 10 s of idleness.
+Rule 2: a signal goes to a pidfd, or to the group of a leader that is not reaped yet: such a
+        number cannot have been given to another process.
+Rule 3: the leader is reaped last, when the rest of its group was killed.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells a process from a later one with the same number."""
+
+    pid: int
+    start_ticks: int  # since boot; field 22 of /proc/PID/stat, proc(5)
+
+
+class Process:
+    """A process that this one has started. Close it, whatever happens."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        descriptors: Sequence[int],
+        output_fd: int,
+    ) -> None:
+        """Start it.
+
+        Raises:
+          OSError: it could not be started: no such file, no memory, no more processes.
+        """
+        self._popen = subprocess.Popen(  # noqa: S603  # argv is our own, no shell
+            list(argv),
+            env=dict(environment),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=output_fd,
+            stderr=output_fd,
+            pass_fds=tuple(descriptors),
+            start_new_session=True,
+        )
+        self.pid: Final = self._popen.pid
+        self._pidfd = os.pidfd_open(self.pid)
+        self.identity: Final = Identity(self.pid, start_ticks(self.pid))
+
+    async def wait_ended(self) -> None:
+        """Wait until the leader has ended. It is not reaped yet."""
+        await trio.lowlevel.wait_readable(self._pidfd)
+
+    def signal_group(self, number: signal.Signals) -> None:
+        """Send a signal to all of the group. What has ended already does not matter."""
+        if self._popen.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+
+    def reap(self) -> int:
+        """Kill what is left of the group, and take the leader's exit status.
+
+        Only after `wait_ended`.
+
+        Returns:
+          The exit code, or minus the signal that ended it.
+        """
+        self.signal_group(signal.SIGKILL)
+        status = self._popen.wait()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+        return status
+
+
+def start_ticks(pid: int) -> int:
+    """When a process was started, in clock ticks since boot. Source: proc(5), field 22.
+
+    Raises:
+      OSError: there is no such process.
+    """
+    stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
+    # The second field is the command in brackets, which may hold anything.
+    return int(stat.rpartition(")")[2].split()[19])

@@ -1,0 +1,146 @@
+"""The supervisor's end of a link: one bound DEALER socket in a trio task."""
+
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+import zmq
+
+from rbee.errors import LinkFullError
+from rbee.wire import BODY_BYTES_MAX
+
+# Messages that wait in the kernel and in ZeroMQ. Small: a supervisor that is slow to receive
+# must slow the worker's step loop, not fill its memory.
+RECEIVE_MESSAGES_MAX: Final = 8
+# Toward the worker nothing may be refused in normal work: cancels and asks of a whole batch.
+SEND_MESSAGES_MAX: Final = 4096
+
+# The kernel's limit on the path of a unix socket (sun_path is 108 bytes with the final NUL).
+SOCKET_PATH_BYTES_MAX: Final = 107
+
+
+class RawSocket(Protocol):
+    """What a `Link` uses of a ZeroMQ socket; a test hands in one whose edges it controls."""
+
+    def send_multipart(self, frames: list[bytes]) -> None:
+        """Raises: zmq.Again when the queue is full."""
+        ...
+
+    def recv_multipart(self) -> list[bytes]:
+        """Raises: zmq.Again when there is nothing."""
+        ...
+
+    def is_readable(self) -> bool:
+        """Whether EVENTS says that a message is there. Reading it may eat the edge."""
+        ...
+
+    def fileno(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Link:
+    """One ZeroMQ socket. One task may `receive`; any task may `send`."""
+
+    def __init__(self, socket: RawSocket) -> None:
+        self._socket = socket
+        self._parked: trio.CancelScope | None = None
+
+    def send(self, frames: list[bytes]) -> None:
+        """Queue one message. Never waits.
+
+        Raises:
+          LinkFullError: the worker has not taken what was sent before.
+        """
+        try:
+            self._socket.send_multipart(frames)
+        except zmq.Again:
+            raise LinkFullError("the worker takes no messages: its queue is full") from None
+        finally:
+            self._wake_receiver()
+
+    async def receive(self) -> list[bytes]:
+        """Wait for one message. Cancelling it loses none."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while (frames := self.receive_nowait()) is None:
+            await self._wait_edge()
+        return frames
+
+    def receive_nowait(self) -> list[bytes] | None:
+        """The next message, or None when there is none. For the receiving task alone."""
+        try:
+            return self._socket.recv_multipart()
+        except zmq.Again:
+            return None
+
+    def close(self) -> None:
+        """Close at once; what was not sent is dropped. A parked receiver must be gone before."""
+        assert self._parked is None, "a task still receives on this link"
+        self._socket.close()
+
+    async def _wait_edge(self) -> None:
+        assert self._parked is None, "two tasks receive on one link"
+        self._parked = trio.CancelScope()
+        try:
+            with self._parked:
+                # A message may have come between the last recv and here, its edge eaten.
+                if not self._socket.is_readable():
+                    await trio.lowlevel.wait_readable(self._socket.fileno())
+        finally:
+            self._parked = None
+
+    def _wake_receiver(self) -> None:
+        if self._parked is not None and self._socket.is_readable():
+            self._parked.cancel(reason="a send may have eaten the edge")
+
+
+class ZmqSocket:
+    """A DEALER socket, set up and bound. The real `RawSocket`."""
+
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", path: Path) -> None:
+        encoded = bytes(path)
+        assert len(encoded) <= SOCKET_PATH_BYTES_MAX, "the run directory's path is checked before"
+        socket = context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.RCVHWM, RECEIVE_MESSAGES_MAX)
+        socket.setsockopt(zmq.SNDHWM, SEND_MESSAGES_MAX)
+        socket.setsockopt(zmq.MAXMSGSIZE, BODY_BYTES_MAX)
+        socket.bind(f"ipc://{path}")
+        self._socket = socket
+
+    def send_multipart(self, frames: list[bytes]) -> None:
+        self._socket.send_multipart(frames, zmq.DONTWAIT)
+
+    def recv_multipart(self) -> list[bytes]:
+        return self._socket.recv_multipart(zmq.DONTWAIT)
+
+    def is_readable(self) -> bool:
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def fileno(self) -> int:
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def close(self) -> None:
+        self._socket.close(linger=0)
+
+
+class LinkFactory:
+    """Opens links in one run directory. Owns the ZeroMQ context."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        self._context.setsockopt(zmq.MAX_SOCKETS, 4096)
+
+    def open(self, name: str) -> tuple[Link, Path]:
+        """Bind a fresh link.
+
+        Returns:
+          The link, and the socket's path for the worker. The caller closes the link and
+          unlinks the path.
+        """
+        path = self._directory / name
+        return Link(ZmqSocket(self._context, path)), path
+
+    def close(self) -> None:
+        self._context.destroy(linger=0)
