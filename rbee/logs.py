@@ -4,6 +4,7 @@ Rule 1: an event is a name in lower_snake_case; what happened to whom stands in 
 Rule 2: no prompt, no answer, no secret. Control characters are escaped by the renderer.
 """
 
+import contextlib
 import io
 import os
 import sys

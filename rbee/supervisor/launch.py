@@ -93,7 +93,7 @@ class Launcher:
         Raises:
           OSError: it could not be started.
         """
-        link, path = self.links.open(f"{worker_id}-{secrets.token_hex(4)}")
+        link, path = self.links.open(f"w-{secrets.token_hex(6)}")
         try:
             with _Pipes() as pipes:
                 child = self._start(worker_id, link, path, pipes)
@@ -106,6 +106,9 @@ class Launcher:
                         await self._wait_or_stop(child)
                     finally:
                         child._status = child._process.reap()
+                        self.log.info(
+                            "worker_reaped", worker=worker_id, pid=child.pid, status=child._status
+                        )
                         child._ended.set()
                         # Its end of the pipe is closed, unless a stray grandchild holds it.
                         reading.deadline = trio.current_time() + OUTPUT_TAIL_S

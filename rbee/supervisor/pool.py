@@ -183,8 +183,8 @@ class Pool:
                 self._fail(request, _worker_failed(request))
         if mine:
             self._log.warning(
-                "requests_interrupted", worker=worker.worker_id, how=str(ending), requests=len(mine),
-                sent_again=sum(1 for request in mine if request.worker is None),
+                "requests_interrupted", worker=worker.worker_id, how=str(ending),
+                requests=len(mine), sent_again=sum(1 for each in mine if each.worker is None),
             )  # fmt: skip
         self._pump(worker.model)
 

@@ -74,35 +74,33 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class SlotLimits:
-    """The two sections that rule a slot."""
+class Surroundings:
+    """What every slot needs of its supervisor."""
 
+    launch: Launch
     worker: WorkerConfig
     restart: RestartConfig
+    delivery: SlotDelivery
+    chance: random.Random
+    log: Log
 
 
-async def keep_filled(
-    slot: Slot,
-    launch: Launch,
-    limits: SlotLimits,
-    delivery: SlotDelivery,
-    chance: random.Random,
-    log: Log,
-) -> None:
+async def keep_filled(slot: Slot, around: Surroundings) -> None:
     """Keep a worker in ``slot`` until cancelled. Cancelling stops it, by the ladder."""
+    delivery, log = around.delivery, around.log
     while True:
         if not slot._wants_worker:
             slot.state = SlotState.STOPPED
             delivery.slot_failed(slot)
             await _wait_asked(slot)
             continue
-        ending = await run_worker(launch, slot.plan, limits.worker, delivery, slot._hold)
+        ending = await run_worker(around.launch, slot.plan, around.worker, delivery, slot._hold)
         slot._worker_gone()
         verdict = judge(
             Ending(ending.was_asked, ending.exit_code, ending.ready_for_s),
             slot.failures,
-            limits.restart,
-            chance.random(),
+            around.restart,
+            around.chance.random(),
         )
         slot.failures = verdict.failures
         if ending.was_asked:

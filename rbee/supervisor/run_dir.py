@@ -1,0 +1,96 @@
+"""The run directory: where sockets lie while the supervisor runs. Ours, 0700, held by a lock."""
+
+import contextlib
+import fcntl
+import os
+import stat
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from rbee.errors import RunDirError
+from rbee.transport.link import SOCKET_PATH_BYTES_MAX
+
+LOCK_NAME: Final = "lock"
+
+# The longest name that we give to a socket in it.
+SOCKET_NAME_BYTES_MAX: Final = 16
+
+
+def default_run_dir() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "rbee"
+    if os.geteuid() == 0:
+        return Path("/run/rbee")
+    return Path(f"/tmp/rbee-{os.geteuid()}")  # noqa: S108  # owner and mode are checked
+
+
+class RunDir:
+    """Makes the directory and holds its lock; takes both away at the end.
+
+    Raises:
+      RunDirError: it cannot be made, is not ours alone, or another supervisor holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path: Final = path
+        self._lock_fd = -1
+
+    def __enter__(self) -> "RunDir":
+        path = self.path
+        longest = SOCKET_PATH_BYTES_MAX - SOCKET_NAME_BYTES_MAX - 1
+        if len(bytes(path)) > longest:
+            raise RunDirError(f"run_dir {path} is longer than the {longest} bytes a socket allows")
+        try:
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            found = path.lstat()
+        except OSError as error:
+            raise RunDirError(f"run_dir {path} cannot be made: {error.strerror}") from error
+        if not stat.S_ISDIR(found.st_mode):
+            raise RunDirError(f"run_dir {path} is not a directory")
+        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise RunDirError(
+                f"run_dir {path} must be owned by uid {os.geteuid()} and closed to others (0700),"
+                f" found uid {found.st_uid} and {stat.S_IMODE(found.st_mode):04o}"
+            )
+        self._lock()
+        self._sweep()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        (self.path / LOCK_NAME).unlink(missing_ok=True)
+        os.close(self._lock_fd)
+        with contextlib.suppress(OSError):  # something of somebody else's lies in it
+            self.path.rmdir()
+
+    def _lock(self) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock_path = self.path / LOCK_NAME
+        try:
+            descriptor = os.open(lock_path, flags, 0o600)
+        except OSError as error:
+            raise RunDirError(f"{lock_path} cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise RunDirError(
+                f"run_dir {self.path} is held by another rbee supervisor, pid {holder};"
+                " give this one a run_dir of its own"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock_fd = descriptor
+
+    def _sweep(self) -> None:
+        """Take away the sockets that a killed supervisor left."""
+        for entry in self.path.iterdir():
+            if stat.S_ISSOCK(entry.lstat().st_mode):
+                entry.unlink()
