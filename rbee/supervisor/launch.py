@@ -142,29 +142,29 @@ class Launcher:
 
     async def _go_down_ladder(self, child: EngineChild) -> None:
         begun_s = trio.current_time()
-        with contextlib.suppress(LinkFullError):  # it does not listen; the signals will do
+        try:
             child.send(encode(Stop()))
-        if await self._ended_by(child, begun_s + self.limits.term_after_s):
-            return
-        for number, until_s in (
-            (signal.SIGTERM, begun_s + self.limits.kill_after_s),
-            (signal.SIGKILL, None),
-        ):
-            if number is signal.SIGTERM and self.hurry.is_set():
-                continue
-            self.log.warning(
-                "worker_killed", worker=child.worker_id, pid=child.pid, signal=number.name,
-                reason="did not stop when asked",
-            )  # fmt: skip
-            child._process.signal_group(number)
-            if await self._ended_by(child, until_s):
+        except LinkFullError:
+            pass  # not connected yet, or deaf: nothing to wait for, the signals will do
+        else:
+            if await self._ended_by(child, begun_s + self.limits.term_after_s):
                 return
+        if not self.hurry.is_set():
+            self._signal(child, signal.SIGTERM)
+            if await self._ended_by(child, begun_s + self.limits.kill_after_s):
+                return
+        self._signal(child, signal.SIGKILL)
+        await child._process.wait_ended()
 
-    async def _ended_by(self, child: EngineChild, until_s: float | None) -> bool:
+    def _signal(self, child: EngineChild, number: signal.Signals) -> None:
+        self.log.warning(
+            "worker_killed", worker=child.worker_id, pid=child.pid, signal=number.name,
+            reason="did not stop when asked",
+        )  # fmt: skip
+        child._process.signal_group(number)
+
+    async def _ended_by(self, child: EngineChild, until_s: float) -> bool:
         """Wait for the end. False: ``until_s`` passed, or somebody is in a hurry."""
-        if until_s is None:
-            await child._process.wait_ended()
-            return True
         has_ended = False
         with trio.move_on_at(until_s):
             async with trio.open_nursery() as nursery:

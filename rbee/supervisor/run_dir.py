@@ -70,8 +70,19 @@ class RunDir:
             self.path.rmdir()
 
     def _lock(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         lock_path = self.path / LOCK_NAME
+        while True:
+            descriptor = self._locked(lock_path)
+            # The holder before us may have taken the file away while we waited for it.
+            if lock_path.exists() and os.path.samestat(os.fstat(descriptor), lock_path.stat()):
+                break
+            os.close(descriptor)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        self._lock_fd = descriptor
+
+    def _locked(self, lock_path: Path) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(lock_path, flags, 0o600)
         except OSError as error:
@@ -85,9 +96,7 @@ class RunDir:
                 f"run_dir {self.path} is held by another rbee supervisor, pid {holder};"
                 " give this one a run_dir of its own"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._lock_fd = descriptor
+        return descriptor
 
     def _sweep(self) -> None:
         """Take away the sockets that a killed supervisor left."""

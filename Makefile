@@ -1,0 +1,50 @@
+# What there is to do with rbee. Every target sets up what it needs; python3 with venv is enough.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.rbee-installed
+
+.PHONY: help setup serve test test-gpu check lint bench lock bee-tiny clean
+
+help: ## say what there is
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## prepare .venv/bin/rbee
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+serve: setup ## serve bee-tiny (or what rbee.toml says) at http://127.0.0.1:7233
+	@exec $(BIN)/rbee serve $(ARGS)
+
+test: setup ## all tests that this machine allows
+	$(BIN)/python -m coverage erase
+	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --skip-covered --skip-empty
+
+test-gpu: setup ## the tests that need an NVIDIA GPU and the exllamav2 extra
+	$(BIN)/python -m pytest -m gpu $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test ## ruff, mypy --strict, import contracts, tests
+
+bench: setup ## the streaming benchmark and the engine's overhead
+	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/engine_overhead.py
+
+lock: setup ## pin the dependencies anew
+	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 \
+	  --no-header --no-annotate --upgrade --quiet -o requirements.lock
+
+clean: ## take away what set-up and tests have made
+	rm -rf $(VENV) .venv-bee-tiny .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage*

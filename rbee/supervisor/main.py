@@ -1,0 +1,206 @@
+"""Puts the supervisor together: the only file that knows all the others.
+
+The nesting of nurseries is the order of shutdown, innermost first:
+
+    ground    run directory, links, the signal watcher
+      workers   one `keep_filled` per slot
+        faces     HTTP
+"""
+
+import functools
+import os
+import random
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from rbee import __version__
+from rbee.config import Config
+from rbee.errors import ErrorCode, ExitCode, RequestError
+from rbee.logs import Log, open_log
+from rbee.supervisor.api.app import make_app
+from rbee.supervisor.bind import Bind, check_bind, parse_bind
+from rbee.supervisor.catalogue import plan_workers
+from rbee.supervisor.devices import survey_gpus
+from rbee.supervisor.http_server import HttpLimits, bind_sockets, serve_http
+from rbee.supervisor.launch import Launcher
+from rbee.supervisor.operations import Operations
+from rbee.supervisor.pool import Pool
+from rbee.supervisor.run_dir import RunDir, default_run_dir
+from rbee.supervisor.slot import Slot, Surroundings, keep_filled
+from rbee.supervisor.worker import WorkerPlan
+from rbee.transport.link import LinkFactory
+
+# How often the drain looks whether the last request has ended, and the announcement whether
+# the first worker is ready. Both happen once in a server's life.
+LOOK_EVERY_S: Final = 0.05
+
+# What finished answers may still take to leave, once draining is over.
+FACES_CLOSE_S: Final = 6.0
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def serve(config: Config) -> int:
+    """Run the supervisor until a signal ends it.
+
+    Returns:
+      The exit code: 0 after a clean shutdown.
+
+    Raises:
+      RbeeError: it cannot start: configuration, address or run directory.
+    """
+    log = open_log(config.log)
+    bind = parse_bind(config.server.bind)
+    check_bind(bind)
+    plans = plan_workers(config.model, config.worker, survey_gpus(), os.cpu_count() or 1)
+    run_path = Path(config.server.run_dir) if config.server.run_dir else default_run_dir()
+    limits = HttpLimits(parked_bytes_max=config.server.parked_bytes_max)
+    with RunDir(run_path.absolute()) as run_dir:
+        sockets = bind_sockets(bind.host, bind.port, limits.backlog)
+        links = LinkFactory(run_dir.path)
+        try:
+            house = _build(config, plans, links, log, Bind(bind.host, _port(sockets)))
+            trio.run(_run, house, sockets, limits)
+        except Exception as bug:
+            log.error("supervisor_failed", exc_info=bug)  # noqa: TRY400  # any logger, not logging's
+            return ExitCode.SOFTWARE
+        finally:
+            links.close()
+            for each in sockets:
+                each.close()
+    log.info("supervisor_stopped", pid=os.getpid())
+    return ExitCode.OK
+
+
+@dataclass(frozen=True, slots=True)
+class _House:
+    """All the parts, ready to run."""
+
+    config: Config
+    bind: Bind
+    slots: list[Slot]
+    pool: Pool
+    operations: Operations
+    surroundings: Surroundings
+    drain_asked: trio.Event  # the first signal came
+    hurry: trio.Event  # the second
+    log: Log
+
+
+def _build(
+    config: Config, plans: list[WorkerPlan], links: LinkFactory, log: Log, bind: Bind
+) -> _House:
+    slots = [Slot(plan) for plan in plans]
+    pool = Pool(
+        slots,
+        requests_max=config.server.queue_requests_max,
+        retries_max=config.worker.retries_max,
+        clock=trio.current_time,
+        log=log,
+    )
+    hurry = trio.Event()
+    surroundings = Surroundings(
+        launch=Launcher(links, config.worker, hurry, log),
+        worker=config.worker,
+        restart=config.restart,
+        delivery=pool,
+        chance=random.Random(),  # noqa: S311  # spreads delays; no secret hangs on it
+        log=log,
+    )
+    operations = Operations(slots, pool, trio.current_time, int(time.time()))
+    return _House(config, bind, slots, pool, operations, surroundings, trio.Event(), hurry, log)
+
+
+async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
+    async with trio.open_nursery() as ground:
+        await ground.start(_watch_signals, house)
+        house.log.info(
+            "supervisor_started", pid=os.getpid(), version=__version__, url=house.bind.url
+        )
+        ground.start_soon(_announce, house)
+        await _run_workers(house, sockets, limits)
+        ground.cancel_scope.cancel(reason="all workers are gone")
+
+
+async def _watch_signals(
+    house: _House, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """The first signal drains, the second hurries."""
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        task_status.started()
+        async for number in signals:
+            name = signal.Signals(number).name
+            if house.drain_asked.is_set():
+                house.log.warning("shutdown_hurried", signal=name)
+                house.hurry.set()
+            else:
+                house.log.info(
+                    "shutdown_begun", signal=name, open_requests=house.pool.open_requests
+                )
+                house.drain_asked.set()
+
+
+async def _announce(house: _House) -> None:
+    """Say once where the server is and what it serves, when it can be used."""
+    while house.operations.readiness() == "starting":  # noqa: ASYNC110  # once in a life
+        await trio.sleep(LOOK_EVERY_S)
+    for model in house.operations.models():
+        tell = house.log.info if model.is_ready else house.log.error
+        tell(
+            "serving" if model.is_ready else "not_serving",
+            url=house.bind.url, model=model.name, engine=model.engine,
+        )  # fmt: skip
+
+
+async def _run_workers(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
+    stopped: list[str] = []
+    async with trio.open_nursery() as workers:
+        for slot in house.slots:
+            workers.start_soon(_keep, slot, house, stopped)
+        await _serve_faces(house, sockets, limits)
+        workers.cancel_scope.cancel(reason="shutdown")
+
+
+async def _keep(slot: Slot, house: _House, stopped: list[str]) -> None:
+    try:
+        await keep_filled(slot, house.surroundings)
+    finally:
+        stopped.append(slot.slot_id)
+        total = len(house.slots)
+        house.log.info("slot_closed", slot=slot.slot_id, closed=f"{len(stopped)}/{total}")
+
+
+async def _serve_faces(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
+    """Serve until a signal has come and what is open was answered, or had its time."""
+    closing = trio.Event()
+    app = make_app(house.pool, house.operations, house.config.server, house.log)
+    async with trio.open_nursery() as faces:
+        await faces.start(
+            functools.partial(serve_http, app, sockets, limits, log=house.log, shutdown=closing)
+        )
+        await house.drain_asked.wait()
+        house.pool.drain()
+        await _wait_drained(house)
+        message = "the server is shutting down"
+        house.pool.fail_all(RequestError(ErrorCode.DRAINING, message, retry_after_s=5.0))
+        closing.set()
+        grace_s = 0.0 if house.hurry.is_set() else FACES_CLOSE_S
+        faces.cancel_scope.deadline = trio.current_time() + grace_s
+
+
+async def _wait_drained(house: _House) -> None:
+    with trio.move_on_after(house.config.server.drain_s):
+        while house.pool.open_requests and not house.hurry.is_set():  # noqa: ASYNC110
+            await trio.sleep(LOOK_EVERY_S)
+    if house.pool.open_requests:
+        house.log.warning("drain_incomplete", open_requests=house.pool.open_requests)
+
+
+def _port(sockets: list[socket.socket]) -> int:
+    return int(sockets[0].getsockname()[1])
