@@ -1,0 +1,51 @@
+"""Where `rbee` begins and ends: errors become one line on stderr and an exit code.
+
+Rule: a user's mistake shows no traceback; a bug in rbee shows all of it, and ends with 70.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+_INTERRUPTED: Final = 130  # `rbee.cli.endings.INTERRUPTED`, which may not be imported yet
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+      The exit code.
+    """
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run(arguments: Sequence[str]) -> int:
+    # Imported here, where Ctrl-C is already quiet.
+    from rbee.cli.app import run_command
+    from rbee.cli.endings import ReaderGoneError, exit_code_of
+    from rbee.cli.terminal import accept_any_text, put, say
+    from rbee.errors import ExitCode, RbeeError
+
+    accept_any_text()
+    try:
+        code = run_command(arguments)
+        put("", end="")  # what still waits in the buffer may fail too
+    except ReaderGoneError as error:
+        return exit_code_of(error)
+    except RbeeError as error:
+        say(f"rbee: {error}")
+        return exit_code_of(error)
+    except Exception:  # noqa: BLE001 (shown whole, and it ends the process)
+        import traceback
+
+        traceback.print_exc()
+        say("rbee: this is a bug in rbee; please report it with the lines above")
+        return ExitCode.SOFTWARE
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""All commands, by name, and the examples that their help shows."""
+
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError, Parameter
+
+from rbee import __version__
+from rbee.cli import chat, configuration, doctor, serve, status, version, workers
+from rbee.cli.endings import ReaderGoneError, UsageError
+from rbee.cli.terminal import is_terminal, printable
+
+_EXAMPLES = """\
+Examples:
+  rbee serve                       serve the model that comes with rbee
+  rbee chat                        talk to it, from another terminal
+  rbee chat "What is 2 plus 3?"    one answer
+  rbee status --watch              see what the workers do
+  rbee doctor                      what is wrong here, and how to mend it
+
+`rbee COMMAND --help` tells more of each command.
+"""
+
+_SERVE_EXAMPLES = """\
+Examples:
+  rbee serve
+  rbee serve --model file:models/qwen3-4b-q4_k_m.gguf
+  rbee serve --config /etc/rbee/rbee.toml --bind 127.0.0.1:8000 --log-format json
+"""
+
+_CHAT_EXAMPLES = """\
+Examples:
+  rbee chat
+  rbee chat "What is the opposite of hot?"
+  rbee chat --temperature 0 --max-tokens 20 "Spell bee."
+  rbee chat < question.txt > answer.txt
+"""
+
+_STATUS_EXAMPLES = """\
+Exit codes: 0 ready, 1 a server answers but is not ready, 69 no server answers.
+
+Examples:
+  rbee status
+  rbee status --watch
+  rbee status --json | jq '.workers[].pid'
+"""
+
+_WORKERS_EXAMPLES = """\
+Examples:
+  rbee workers list
+  rbee workers restart bee-tiny-0
+  rbee workers stop bee-tiny-0
+"""
+
+_CONFIG_EXAMPLES = """\
+Examples:
+  rbee config check
+  rbee config check /etc/rbee/rbee.toml
+  rbee config show
+"""
+
+_DOCTOR_EXAMPLES = """\
+Exit codes: 0 nothing failed, 1 something did; warnings do not count.
+
+Examples:
+  rbee doctor
+  rbee doctor --config /etc/rbee/rbee.toml
+  rbee doctor --prepare
+"""
+
+
+def build_app() -> App:
+    """The whole command line."""
+    app = App(
+        name="rbee",
+        help="One supervisor for the LLM workers of one GPU box.",
+        help_epilogue=_EXAMPLES,
+        help_format="plaintext",
+        # Frames are for people; a pipe gets text that grep can use.
+        help_formatter="default" if is_terminal(sys.stdout) else "plain",
+        version=f"rbee {__version__}",
+        default_parameter=Parameter(negative=()),
+        suppress_keyboard_interrupt=False,
+        result_action="return_value",
+    )
+    app.command(serve.serve, help_epilogue=_SERVE_EXAMPLES)
+    app.command(chat.chat, help_epilogue=_CHAT_EXAMPLES)
+    app.command(status.status, help_epilogue=_STATUS_EXAMPLES)
+    app.command(doctor.doctor, help_epilogue=_DOCTOR_EXAMPLES)
+    app.command(version.version, help_epilogue="")
+    group = App(
+        name="workers", help="List, restart or stop workers.", help_epilogue=_WORKERS_EXAMPLES
+    )
+    group.command(workers.list_workers, name="list")
+    group.command(workers.restart)
+    group.command(workers.stop)
+    app.command(group)
+    group = App(
+        name="config", help="Check or show the configuration.", help_epilogue=_CONFIG_EXAMPLES
+    )
+    group.command(configuration.check)
+    group.command(configuration.show)
+    app.command(group)
+    return app
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Do what the command line says.
+
+    Returns:
+      The exit code.
+
+    Raises:
+      RbeeError: see `rbee.cli.endings`.
+    """
+    try:
+        code = build_app()(list(arguments), exit_on_error=False, print_error=False, verbose=False)
+    except CycloptsError as error:
+        command = " ".join(["rbee", *(error.command_chain or ())])
+        raise UsageError(f"{printable(str(error))}\nSee `{command} --help`.") from error
+    except SystemExit as ending:
+        # rich leaves in this way when the reader of a help text has gone; nothing else does.
+        raise ReaderGoneError("stdout is closed") from ending
+    assert code is None or isinstance(code, int), code  # None: help or version was printed
+    return code or 0

@@ -1,0 +1,1 @@
+"""What `rbee doctor` looks at. Each check gathers facts and gives one `Finding`."""

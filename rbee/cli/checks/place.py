@@ -1,0 +1,151 @@
+"""The configuration, and the places it names: run directory, port and models."""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from pathlib import Path
+
+from rbee.cli.checks.finding import Finding
+from rbee.config import Config
+from rbee.errors import ConfigError
+
+
+def check_run_dir(configured: str) -> Finding:
+    """What `rbee serve` would find; makes and changes nothing."""
+    path = run_dir_path(configured)
+    problem = _problem_of_run_dir(path)
+    if problem:
+        return Finding("run dir", "fail", *problem)
+    if not path.exists():
+        return Finding("run dir", "ok", f"{path}, made when rbee starts")
+    return judge_lock(path)
+
+
+def run_dir_path(configured: str) -> Path:
+    from rbee.supervisor.run_dir import default_run_dir
+
+    return Path(configured).absolute() if configured else default_run_dir()
+
+
+def _problem_of_run_dir(path: Path) -> tuple[str, str] | None:
+    """What is wrong with the run directory, and how to mend it."""
+    from rbee.supervisor.run_dir import SOCKET_NAME_BYTES_MAX
+    from rbee.transport.link import SOCKET_PATH_BYTES_MAX
+
+    longest = SOCKET_PATH_BYTES_MAX - SOCKET_NAME_BYTES_MAX - 1
+    if len(bytes(path)) > longest:
+        return f"{path} is longer than {longest} bytes", "set a shorter server.run_dir"
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return _problem_of_parent(path)
+    except OSError as error:
+        return f"{path}: {error.strerror}", "set server.run_dir to a folder of your own"
+    return judge_run_dir(path, found.st_mode, found.st_uid, os.geteuid())
+
+
+def _problem_of_parent(path: Path) -> tuple[str, str] | None:
+    parent = next(each for each in path.parents if each.exists())
+    if os.access(parent, os.W_OK | os.X_OK):
+        return None
+    return f"{path} cannot be made: {parent} is not ours to write", "set server.run_dir"
+
+
+def judge_run_dir(path: Path, mode: int, owner: int, user: int) -> tuple[str, str] | None:
+    """What is wrong with a run directory that is there, and how to mend it."""
+    if not stat.S_ISDIR(mode):
+        return f"{path} is not a directory", f"rm {path}, or set another server.run_dir"
+    if owner != user:
+        return f"{path} belongs to uid {owner}", "set another server.run_dir"
+    if stat.S_IMODE(mode) & 0o077:
+        return f"{path} is open to others ({stat.S_IMODE(mode):04o})", f"chmod 700 {path}"
+    return None
+
+
+def judge_lock(path: Path) -> Finding:
+    """Whether a supervisor holds the directory, or one that is gone left things behind."""
+    from rbee.supervisor.run_dir import LOCK_NAME
+
+    try:
+        descriptor = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return Finding("run dir", "ok", f"{path}, free")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip() or "unknown"
+        return Finding(
+            "run dir",
+            "warn",
+            f"{path} is held by a running rbee, pid {holder}",
+            "stop that one first, or give a second one a --run-dir of its own",
+        )
+    finally:
+        os.close(descriptor)
+    left = sum(stat.S_ISSOCK(entry.lstat().st_mode) for entry in path.iterdir())
+    return Finding("run dir", "ok", f"{path}, free; {left} left sockets go at the next start")
+
+
+def check_port(bind: str) -> Finding:
+    """Whether the address can be listened on, by trying."""
+    from rbee.supervisor.bind import check_bind, parse_bind
+
+    try:
+        listens = parse_bind(bind)
+        check_bind(listens)
+    except ConfigError as error:
+        return Finding("port", "fail", str(error), "set server.bind, or rbee serve --bind")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            listens.host, listens.port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return judge_bind_error(bind, listens.port, listens.url, error)
+    return Finding("port", "ok", f"{bind} is free")
+
+
+def judge_bind_error(bind: str, port: int, url: str, error: OSError) -> Finding:
+    if error.errno == errno.EADDRINUSE and _is_rbee(url):
+        mend = "stop that one first, or give a second one another --bind"
+        return Finding("port", "warn", f"an rbee server runs at {bind}", mend)
+    mends = {
+        errno.EADDRINUSE: f"find who has it: ss -ltnp 'sport = :{port}'; or take another --bind",
+        errno.EACCES: "ports below 1024 are root's: take a higher one",
+        errno.EADDRNOTAVAIL: "this machine has no such address (ip address): take another --bind",
+    }
+    mend = mends.get(error.errno or 0, "take another --bind")
+    return Finding("port", "fail", f"{bind}: {error.strerror}", mend)
+
+
+def _is_rbee(url: str) -> bool:
+    """Whether what listens there answers as rbee does."""
+    from rbee.cli.endings import UnreachableError
+    from rbee.cli.server import Server
+
+    try:
+        with Server(url) as server:
+            server.readiness()
+    except UnreachableError:
+        return False
+    return True
+
+
+def check_models(config: Config) -> Finding:
+    """Whether the models of the configuration can be served here: files, engine, GPU."""
+    from rbee.supervisor.catalogue import plan_workers
+    from rbee.supervisor.devices import survey_gpus
+
+    try:
+        plans = plan_workers(config.model, config.worker, survey_gpus(), os.cpu_count() or 1)
+    except ConfigError as error:
+        return Finding("models", "fail", str(error), "set the model's ref in rbee.toml, or --model")
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}"
+        return Finding("models", "fail", told, "let us read the file, or install rbee again")
+    told = [f"{plan.worker_id}: {plan.welcome.model.engine}" for plan in plans]
+    return Finding("models", "ok", ", ".join(told) or "none configured")

@@ -1,0 +1,137 @@
+"""A conversation in the terminal: what was said, and the loop that goes on saying it.
+
+Rule 1: Ctrl-C ends the running answer, never the program; Ctrl-D and /quit leave.
+Rule 2: what was typed is kept in memory only, for the arrow keys.
+"""
+
+import contextlib
+import importlib
+from typing import Final
+
+import msgspec
+
+from rbee.cli.chat import show_pieces
+from rbee.cli.endings import RefusedError, UnreachableError
+from rbee.cli.server import Server
+from rbee.cli.terminal import printable_line, put
+from rbee.ids import is_model_name
+
+_HELP: Final = """\
+/system TEXT   tell the model something before all else; /system alone forgets it
+/model NAME    talk to another model; /model alone lists them
+/clear         forget the conversation
+/quit          leave, as does Ctrl-D
+Ctrl-C         stop the answer
+"""
+
+
+class Turn(msgspec.Struct, frozen=True):
+    role: str
+    content: str
+
+
+class Conversation:
+    """What was said so far. Changed by `converse` alone."""
+
+    def __init__(
+        self, *, model: str, system: str | None, temperature: float | None, tokens_max: int | None
+    ) -> None:
+        self.model = model
+        self.system = system
+        self.turns: list[Turn] = []
+        self._temperature = temperature
+        self._tokens_max = tokens_max
+
+    def body(self, asked: str) -> dict[str, object]:
+        """The request that asks this next, by the names of OpenAI's API."""
+        system = [Turn("system", self.system)] if self.system else []
+        turns = [*system, *self.turns, Turn("user", asked)]
+        optional = {"temperature": self._temperature, "max_tokens": self._tokens_max}
+        return {
+            "model": self.model,
+            "messages": msgspec.to_builtins(turns),
+            **{key: value for key, value in optional.items() if value is not None},
+        }
+
+    def add(self, asked: str, answer: str) -> None:
+        """Remember a turn. One without any answer is forgotten: the model would see two
+        questions in a row, which most chat templates refuse."""
+        if answer:
+            self.turns += [Turn("user", asked), Turn("assistant", answer)]
+
+
+def converse(url: str, conversation: Conversation) -> int:
+    """Read and answer until the operator leaves.
+
+    Returns:
+      The exit code.
+    """
+    with contextlib.suppress(ImportError):  # an interpreter without it lacks arrow keys only
+        importlib.import_module("readline")  # `input` takes it from there
+    put(f"{printable_line(conversation.model)} at {url}. /help shows what else you can type.")
+    while True:
+        try:
+            typed = input("> ").strip()
+        except KeyboardInterrupt:
+            put("\n(Ctrl-D or /quit leaves)")
+            continue
+        except EOFError:
+            put("")
+            return 0
+        except UnicodeDecodeError:
+            put("what you typed is not UTF-8")
+            continue
+        if typed in {"/quit", "/exit"}:
+            return 0
+        if not typed:
+            continue
+        try:
+            _act(url, conversation, typed)
+        except KeyboardInterrupt:
+            put("\n(stopped)")
+        except (RefusedError, UnreachableError) as error:
+            put(f"\n{printable_line(str(error))}")
+            if isinstance(error, RefusedError) and error.code == "context_length_exceeded":
+                put("(/clear forgets the conversation so far)")
+
+
+def _act(url: str, conversation: Conversation, typed: str) -> None:
+    command, _, rest = typed.partition(" ")
+    match command:
+        case "/help":
+            put(_HELP, end="")
+        case "/clear":
+            conversation.turns.clear()
+            put("(forgotten)")
+        case "/system":
+            conversation.system = rest.strip() or None
+            put("(from the next answer on)")
+        case "/model":
+            _choose_model(url, conversation, rest.strip())
+        case _ if command.startswith("/"):
+            put(f"no command {printable_line(command)}; /help lists them")
+        case _:
+            _answer(url, conversation, typed)
+
+
+def _answer(url: str, conversation: Conversation, asked: str) -> None:
+    said: list[str] = []
+    try:
+        # A connection of its own for each answer: an interrupted one cannot be used again.
+        with Server(url) as server:
+            # Extended piece by piece: an interrupted answer keeps what was said.
+            said.extend(show_pieces(server.stream_chat(conversation.body(asked))))
+    finally:
+        conversation.add(asked, "".join(said))
+    put("")
+
+
+def _choose_model(url: str, conversation: Conversation, name: str) -> None:
+    with Server(url) as server:
+        names = server.models()
+    if is_model_name(name) and name in names:
+        conversation.model = name
+    elif name:
+        put(f"the server has no model {printable_line(name)}")
+    for each in names:
+        put(f"{'*' if each == conversation.model else ' '} {printable_line(each)}")

@@ -1,0 +1,203 @@
+"""A running rbee server, seen from the command line: the one file here that speaks HTTP."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Self
+
+import httpx2
+import msgspec
+
+from rbee.cli.endings import RefusedError, UnreachableError, UsageError
+from rbee.ids import is_worker_id
+
+CONNECT_TIMEOUT_S: Final = 3.0
+ANSWER_TIMEOUT_S: Final = 5.0  # of a server that answers from its own state
+# Between two events of an answer. The first token may wait for a queue and a restart.
+TOKEN_TIMEOUT_S: Final = 600.0
+
+Json = dict[str, Any]
+
+
+class WorkerRow(msgspec.Struct, frozen=True):
+    """What the table shows of one slot. All but the slot may be missing: a server of another
+    version is still worth a look."""
+
+    slot: str
+    model: str = ""
+    engine: str = ""
+    state: str = ""
+    pid: int | None = None
+    restarts: int = 0
+    last_failure: str = ""
+    retry_in_s: float | None = None
+    uptime_s: float | None = None
+    phase: str | None = None
+    progress: float | None = None
+    beat_age_s: float | None = None
+    tokens: int = 0
+    requests: int = 0
+    batch_size: int | None = None
+    rss_bytes: int | None = None
+    vram_bytes: int | None = None
+
+
+class Server:
+    """One server. Use as a context manager; make a new one after an interrupted answer."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx2.Client(
+            timeout=httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            # A proxy of the environment must not come between us and loopback.
+            trust_env=False,
+            # Making a TLS context takes 20 ms, and http needs none.
+            verify=url.startswith("https:"),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def models(self) -> list[str]:
+        """The names of the models, as clients ask for them."""
+        listed = self._get("/v1/models").get("data")
+        entries = listed if isinstance(listed, list) else []
+        return [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry]
+
+    def readiness(self) -> str:
+        """``ok``, ``starting``, ``unavailable`` or ``draining``."""
+        response = self._send("GET", "/health/ready")
+        status = _json_of(response).get("status")
+        if not isinstance(status, str):
+            raise self._strange(response)
+        return status
+
+    def workers(self) -> Json:
+        """The answer of ``GET /v1/rbee/workers``, as it came."""
+        return self._get("/v1/rbee/workers")
+
+    def command_worker(self, slot: str, command: str) -> None:
+        """Restart or stop the worker of a slot.
+
+        Raises:
+          UsageError: there is no such slot; names those that are.
+        """
+        known = [row.slot for row in worker_rows(self.workers())]
+        if not is_worker_id(slot) or slot not in known:
+            raise UsageError(
+                f"no slot {slot!r} at {self.url}; slots are: {', '.join(known) or 'none'}"
+            )
+        response = self._send("POST", f"/v1/rbee/workers/{slot}/{command}")
+        if not response.is_success:
+            raise self._refusal(response)
+
+    def stream_chat(self, body: Mapping[str, object]) -> Iterator[str]:
+        """The pieces of one answer, as they come. Closing the iterator stops the answer.
+
+        Raises:
+          RefusedError: the server refused, or gave up in the middle.
+          UnreachableError: it is not there, or went away in the middle.
+        """
+        url = f"{self.url}/v1/chat/completions"
+        timeout = httpx2.Timeout(TOKEN_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        content = json.dumps({**body, "stream": True}).encode()
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        has_begun = False
+        try:
+            with self._client.stream(
+                "POST", url, content=content, headers=headers, timeout=timeout
+            ) as response:
+                if not response.is_success:
+                    response.read()
+                    raise self._refusal(response)
+                has_begun = True
+                correlation_id = response.headers.get("X-Correlation-ID", "")
+                for event in httpx2.EventSource(response):
+                    if event.data == "[DONE]":
+                        return
+                    yield _piece_of(event.data, correlation_id)
+        except httpx2.HTTPError as error:
+            raise self._gone(error, has_begun) from error
+        raise UnreachableError(f"{self.url} ended the answer before its end")
+
+    def _get(self, path: str) -> Json:
+        response = self._send("GET", path)
+        if not response.is_success:
+            raise self._refusal(response)
+        answer = _json_of(response)
+        if not answer:
+            raise self._strange(response)
+        return answer
+
+    def _send(self, method: str, path: str) -> httpx2.Response:
+        try:
+            return self._client.request(method, self.url + path)
+        except httpx2.HTTPError as error:
+            raise self._gone(error, has_begun=False) from error
+
+    def _gone(self, error: httpx2.HTTPError, has_begun: bool) -> UnreachableError:
+        if has_begun:
+            return UnreachableError(f"{self.url} went away in the middle of the answer: {error}")
+        if isinstance(error, httpx2.ReadTimeout):
+            return UnreachableError(f"{self.url} takes connections, but does not answer")
+        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
+            return UnreachableError(
+                f"no rbee server answers at {self.url}: start one with `rbee serve`"
+            )
+        return UnreachableError(f"{self.url}: {error}")
+
+    def _refusal(self, response: httpx2.Response) -> RefusedError | UnreachableError:
+        problem = _json_of(response).get("error")
+        if not isinstance(problem, dict):
+            return self._strange(response)
+        return _refusal_of(problem, response.headers.get("X-Correlation-ID", ""))
+
+    def _strange(self, response: httpx2.Response) -> UnreachableError:
+        return UnreachableError(
+            f"{self.url} does not answer as rbee does: "
+            f"{response.request.method} {response.request.url.path} gave {response.status_code}"
+        )
+
+
+def worker_rows(answer: Json) -> list[WorkerRow]:
+    """The slots in the answer of ``GET /v1/rbee/workers``.
+
+    Raises:
+      UnreachableError: it is not such an answer.
+    """
+    try:
+        return msgspec.convert(answer.get("workers"), list[WorkerRow])
+    except msgspec.ValidationError as error:
+        raise UnreachableError(f"the server's workers are of another kind: {error}") from error
+
+
+def _json_of(response: httpx2.Response) -> Json:
+    """The answer as a JSON object; empty when it is none."""
+    try:
+        answer = json.loads(response.content)
+    except (ValueError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _refusal_of(problem: Json, correlation_id: str) -> RefusedError:
+    return RefusedError(
+        str(problem.get("message") or "refused without a reason"),
+        str(problem.get("code") or ""),
+        str(problem.get("correlation_id") or correlation_id),
+    )
+
+
+def _piece_of(event: str, correlation_id: str) -> str:
+    """The text that one event of a stream brings; "" for events without any."""
+    try:
+        chunk = json.loads(event)
+        if isinstance(chunk, dict) and isinstance(chunk.get("error"), dict):
+            raise _refusal_of(chunk["error"], correlation_id)
+        choices = chunk["choices"]
+        text = choices[0]["delta"].get("content") if choices else None
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
+        raise UnreachableError("the server sent an event that is no part of an answer") from error
+    return text if isinstance(text, str) else ""

@@ -1,0 +1,76 @@
+"""What may reach a terminal: no control character but those that break lines and tabs.
+
+A model, a server or a file name can hold escape sequences that move the cursor, rename the
+window or type commands. They are shown in words instead: ``\\x1b``.
+"""
+
+import io
+import os
+import sys
+from typing import Final, TextIO
+
+from rbee.cli.endings import OutputError, ReaderGoneError
+
+_LAYOUT: Final = "\n\t"
+_CONTROLS: Final = [*range(0x20), *range(0x7F, 0xA0)]  # C0, DEL, C1
+_IN_TEXT: Final = {code: f"\\x{code:02x}" for code in _CONTROLS if chr(code) not in _LAYOUT}
+_IN_LINE: Final = _IN_TEXT | {ord("\n"): "\\n", ord("\t"): "\\t"}
+
+
+def printable(text: str) -> str:
+    """The text with every control character in words, but line breaks and tabs."""
+    return text.translate(_IN_TEXT)
+
+
+def printable_line(text: str) -> str:
+    """The text on one line, with every control character in words."""
+    return text.translate(_IN_LINE)
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether people read here. False for a stream that is closed or was never there."""
+    # The interpreter sets sys.stdout to None where the descriptor was closed.
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+def put(text: str, end: str = "\n") -> None:
+    """Write to stdout, at once.
+
+    Raises:
+      ReaderGoneError: nobody reads there any more.
+      OutputError: it cannot be written.
+    """
+    try:
+        print(text, end=end, flush=True)
+    except BrokenPipeError as error:
+        _drop_output()
+        raise ReaderGoneError("stdout is closed") from error
+    except OSError as error:
+        _drop_output()
+        raise OutputError(f"cannot write to stdout: {error.strerror}") from error
+
+
+def say(text: str) -> None:
+    """Tell the operator something that is not part of the output: on stderr.
+
+    Raises:
+      ReaderGoneError: nobody reads there any more.
+    """
+    try:
+        print(printable(text), file=sys.stderr, flush=True)
+    except OSError as error:
+        raise ReaderGoneError("stderr is closed") from error
+
+
+def accept_any_text() -> None:
+    """Show what the terminal's character set lacks as escapes, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Send what stdout still holds nowhere, so that the interpreter's last flush succeeds."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
