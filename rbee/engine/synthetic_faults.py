@@ -1,0 +1,124 @@
+"""What goes wrong in the synthetic engine, on purpose, and when.
+
+Rule 1: a fault is real: the process does die, hang or hold the GIL. Nothing is pretended.
+Rule 2: `stuck_load`, `ignore_stop` and `ignore_all` act from the load on. `out_of_memory` does
+        so too, unless steps or a prompt are set. All others wait until `fault_after_steps`
+        steps are done; with `fault_prompt`, steps since a job with that text joined the batch.
+Rule 3: an engine cannot write to the link and sees no Stop. The worker loop reads
+        `wants_garbage` after each step, and has `ignore_stop` and `ignore_all` obeyed.
+"""
+
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from typing import Final, Literal, NoReturn
+
+from rbee.config import SyntheticConfig
+from rbee.errors import EngineError, ExitCode
+
+Garbage = Literal["garbage", "oversize"]
+
+_MUTEX_BYTES: Final = 256  # more than a pthread_mutex_t has on any platform
+_SLEEP_S: Final = 3600.0
+
+
+class Faults:
+    """The one fault that the configuration names, if it names one."""
+
+    def __init__(self, config: SyntheticConfig, sleep: Callable[[float], None]) -> None:
+        self._config = config
+        self._sleep = sleep
+        self._steps = 0
+        self._is_armed = config.fault_prompt is None
+        self._at_load = config.fault_prompt is None and config.fault_after_steps == 0
+        self.wants_garbage: Garbage | None = None
+
+    @property
+    def ignore_all(self) -> bool:
+        return self._config.fault == "ignore_all"
+
+    @property
+    def ignore_stop(self) -> bool:
+        return self._config.fault in ("ignore_stop", "ignore_all")
+
+    def begin_load(self) -> None:
+        """What goes wrong as loading begins. Called by the process's main thread.
+
+        Raises:
+          EngineError: out of memory.
+        """
+        if self.ignore_all:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+        if self._config.fault == "out_of_memory" and self._at_load:
+            raise self._out_of_memory()
+
+    def be_half_loaded(self) -> None:
+        """What goes wrong in the middle of loading: no progress, for ever."""
+        if self._config.fault == "stuck_load":
+            self._hang()
+
+    def see_prompt(self, text: bytes) -> None:
+        """A job with that prompt joins the batch."""
+        wanted = self._config.fault_prompt
+        if wanted is not None and not self._is_armed and wanted.encode() in text:
+            self._is_armed = True
+
+    def begin_step(self) -> bool:
+        """Let what is due go wrong. There are jobs in the batch.
+
+        Returns:
+          Whether the step may deliver tokens.
+        Raises:
+          EngineError: out of memory.
+        """
+        fault = self._config.fault
+        if fault is None or not self._is_armed or self._steps < self._config.fault_after_steps:
+            return True
+        match fault:
+            case "hang_in_step":
+                self._hang()
+            case "hang_with_gil":
+                _hang_with_gil()
+            case "crash":
+                os.kill(os.getpid(), self._config.signal)
+            case "exit":
+                os._exit(self._config.exit_code)
+            case "out_of_memory":
+                raise self._out_of_memory()
+            case "garbage" | "oversize":
+                self.wants_garbage = fault
+            case "silent_step":
+                return False
+            case "stuck_load" | "ignore_stop" | "ignore_all":
+                pass
+        return True
+
+    def end_step(self) -> None:
+        """A step was done for the jobs in the batch."""
+        if self._is_armed:
+            self._steps += 1
+
+    def _hang(self) -> NoReturn:
+        while True:
+            self._sleep(_SLEEP_S)
+
+    def _out_of_memory(self) -> EngineError:
+        return EngineError(
+            "the synthetic engine is out of memory, as [model.synthetic] fault asks",
+            ExitCode.OUT_OF_MEMORY,
+        )
+
+
+def _hang_with_gil() -> NoReturn:
+    """Lock a mutex twice in C, with the GIL held.
+
+    Waiting for a lock goes on after a signal, which a sleep does not: no Python signal handler
+    gets to run, as in a kernel launch that never returns.
+    """
+    libc = ctypes.PyDLL(None)  # unlike CDLL it keeps the GIL during a call
+    mutex = ctypes.create_string_buffer(_MUTEX_BYTES)
+    libc.pthread_mutex_init(mutex, None)
+    while True:
+        libc.pthread_mutex_lock(mutex)
