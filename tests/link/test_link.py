@@ -148,12 +148,28 @@ def worker_receives(worker: ThreadLink) -> list[bytes] | None:
 
 async def test_a_worker_that_takes_nothing_fills_the_link_and_send_says_so(tmp_path: Path) -> None:
     factory = LinkFactory(tmp_path)
-    link, _ = factory.open("w")
+    link, path = factory.open("w")
     with pytest.raises(LinkFullError):
-        for _ in range(SEND_MESSAGES_MAX + 1):
-            link.send([b"x"])
+        link.send([b"x"])  # nobody is there yet
+    worker = ThreadLink(path)
+    assert worker_sends(worker, [b"hello"])
+    assert await link.receive() == [b"hello"]
+    sent = send_until_full(link)
+    # What fits is what either end may hold, and what lies between them in the kernel.
+    assert SEND_MESSAGES_MAX <= sent < 4 * SEND_MESSAGES_MAX
+    worker.close()
     link.close()
     factory.close()
+
+
+def send_until_full(link: Link) -> int:
+    payload = [bytes(4096)]
+    for sent in range(100 * SEND_MESSAGES_MAX):
+        try:
+            link.send(payload)
+        except LinkFullError:
+            return sent
+    raise AssertionError("the link took everything")
 
 
 async def test_an_oversized_message_never_reaches_the_supervisor(tmp_path: Path) -> None:
