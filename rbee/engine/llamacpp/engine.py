@@ -1,0 +1,292 @@
+"""The CPU engine: continuous batching over llama.cpp, one decode per step.
+
+Rule 1: a running job is its token ids and a sequence of the cache. What the sequence lacks of
+        the ids is pending; a step computes pending tokens, and draws one more for each job
+        that has none left. A failed decode only makes tokens pending again.
+Rule 2: jobs start in the order they came. One that finds no room waits, and those behind it.
+"""
+
+import collections
+import time
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from typing import Final
+
+from rbee.ask import FinishReason
+from rbee.engine.engine import (
+    EngineInfo,
+    Feature,
+    Job,
+    JobFailed,
+    LoadSpec,
+    Progress,
+    Sampled,
+    Tokenizer,
+)
+from rbee.engine.grammar import GrammarFactory
+from rbee.engine.llamacpp import abi
+from rbee.engine.llamacpp.batch import BATCH_TOKENS_MAX, Chunk, PrefillPace, plan_batch
+from rbee.engine.llamacpp.context import AbortFlag, FloatArray
+from rbee.engine.llamacpp.model import LoadedModel, load_model
+from rbee.engine.llamacpp.sampling import Sampler, token_logprob
+from rbee.engine.llamacpp.sequences import Sequence, Sequences
+from rbee.errors import EngineError, ErrorCode, ExitCode, RequestError
+from rbee.wire import Phase
+
+_NAME: Final = "llamacpp"
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A job without a sequence: new, or put back with what it has said already."""
+
+    job: Job
+    sampler: Sampler
+    token_ids: list[int]  # prompt, and answer so far
+
+
+@dataclass(slots=True)
+class _Running(_Waiting):
+    sequence: Sequence
+
+    @property
+    def pending(self) -> int:
+        return len(self.token_ids) - len(self.sequence.token_ids)
+
+    @property
+    def answered(self) -> int:
+        return len(self.token_ids) - len(self.job.prompt_ids)
+
+
+class LlamaCppEngine:
+    """One model on the CPU."""
+
+    def __init__(self) -> None:
+        self._abort = AbortFlag()
+        self._model: LoadedModel | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._grammars: GrammarFactory | None = None
+        self._sequences: Sequences | None = None
+        self._pace = PrefillPace(BATCH_TOKENS_MAX)
+        self._waiting: collections.deque[_Waiting] = collections.deque()
+        self._running: list[_Running] = []
+
+    def load(self, spec: LoadSpec, progress: Progress) -> EngineInfo:
+        model = load_model(spec, self._abort, progress)
+        self._model, self._tokenizer = model, model.tokenizer
+        plan = model.plan
+        self._sequences = Sequences(
+            model.context, plan.batch_size, model.context.cells, can_share=model.can_share
+        )
+        features = {Feature.LOGPROBS, Feature.LOGIT_BIAS}
+        if model.tokenizer.chat_template is not None:
+            features.add(Feature.CHAT)
+        if model.tokenizer.end_ids:
+            self._grammars = GrammarFactory(model.tokenizer)
+            self._grammars.prepare()
+            features.add(Feature.JSON_SCHEMA)
+        progress(Phase.WARMING, 1.0)
+        return EngineInfo(
+            engine=_NAME,
+            device="cpu",
+            context_length=plan.context_length,
+            batch_size=plan.batch_size,
+            features=frozenset(features),
+            detail={
+                "model": model.description,
+                "threads": str(spec.threads),
+                "library": f"xllamacpp {abi.XLLAMACPP_VERSION}",
+                "cache_tokens": str(model.context.cells),
+                "cache_bytes": str(model.context.cells * plan.cell_bytes),
+            },
+        )
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        assert self._tokenizer is not None, "the tokenizer is there after load"
+        return self._tokenizer
+
+    def enqueue(self, job: Job) -> None:
+        assert self._model is not None, "enqueue comes after load"
+        assert all(job.job_id != other.job.job_id for other in self._jobs()), "job ids are unique"
+        _check(job, self._model)
+        grammar = None
+        if job.json_schema is not None:
+            if self._grammars is None:
+                raise RequestError(
+                    ErrorCode.UNSUPPORTED_PARAMETER,
+                    "this model has no token that ends an answer, and so no JSON schemas",
+                    param="response_format",
+                )
+            answered = job.prompt_ids[len(job.prompt_ids) - job.resumed :]
+            grammar = self._grammars.json_schema(job.json_schema, answered)
+        self._waiting.append(_Waiting(job, Sampler(job, grammar), list(job.prompt_ids)))
+
+    def step(self) -> list[Sampled | JobFailed]:
+        assert self._model is not None, "step comes after load"
+        self._admit()
+        if not self._running:
+            return []
+        chunks = plan_batch([running.pending for running in self._running], self._pace.tokens)
+        code = self._decode(chunks)
+        match code:
+            case abi.DECODE_OK:
+                return self._sample(chunks)
+            case abi.DECODE_ABORTED:
+                self._abort.clear()
+                return []
+            case abi.DECODE_NO_ROOM:
+                return self._yield_room()
+        raise EngineError(
+            f"llama_decode gave {code} for a batch of {sum(c.count for c in chunks)} tokens",
+            ExitCode.ENGINE_FATAL,
+        )
+
+    @property
+    def phase(self) -> Phase:
+        if not (self._running or self._waiting):
+            return Phase.IDLE
+        decodes = all(running.pending == 1 for running in self._running)
+        has_slot = len(self._running) < (self._model.plan.batch_size if self._model else 0)
+        return Phase.DECODE if decodes and not (self._waiting and has_slot) else Phase.PREFILL
+
+    def cancel(self, job_id: int) -> None:
+        self._waiting = collections.deque(w for w in self._waiting if w.job.job_id != job_id)
+        for running in self._running:
+            if running.job.job_id == job_id:
+                self._end(running)
+                return
+
+    def abort(self) -> None:
+        """Cut the step short that runs now, or the next one, or a load. From any thread.
+
+        No job is lost: that step gives [], and what it would have done is done by the one after.
+        """
+        self._abort.set()
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self._running.clear()
+        self._sequences = self._tokenizer = self._grammars = None
+        if self._model is not None:
+            model, self._model = self._model, None
+            model.close()
+
+    def _jobs(self) -> list[_Waiting]:
+        return [*self._waiting, *self._running]
+
+    def _admit(self) -> None:
+        """Start waiting jobs, oldest first, while there are sequences and room."""
+        assert self._sequences is not None
+        while self._waiting:
+            first = self._waiting[0]
+            cells = len(first.job.prompt_ids) + first.job.tokens_max
+            sequence = self._sequences.acquire(first.token_ids, cells)
+            if sequence is None:
+                return
+            self._waiting.popleft()
+            self._running.append(_Running(first.job, first.sampler, first.token_ids, sequence))
+
+    def _decode(self, chunks: Items[Chunk]) -> int:
+        """Compute the chunks; the sequences know them afterwards, or nothing has changed."""
+        assert self._model is not None
+        assert self._sequences is not None
+        context = self._model.context
+        context.begin()
+        parts: list[tuple[Sequence, list[int]]] = []
+        for chunk in chunks:
+            running = self._running[chunk.index]
+            start = len(running.sequence.token_ids)
+            token_ids = running.token_ids[start : start + chunk.count]
+            context.add(running.sequence.number, token_ids, start, is_last=chunk.is_last)
+            parts.append((running.sequence, token_ids))
+        started_s = time.monotonic()
+        code = context.decode()
+        if code == abi.DECODE_OK:
+            size = sum(len(token_ids) for _, token_ids in parts)
+            self._pace.note(size, time.monotonic() - started_s)
+        for sequence, token_ids in parts:
+            if code == abi.DECODE_OK:
+                sequence.token_ids += token_ids
+            else:
+                self._sequences.rewind(sequence)
+        return code
+
+    def _sample(self, chunks: Items[Chunk]) -> list[Sampled | JobFailed]:
+        assert self._model is not None
+        ready = [self._running[chunk.index] for chunk in chunks if chunk.is_last]
+        if not ready:
+            return []
+        rows = self._model.context.logits()
+        likeliest = rows.argmax(axis=1) if all(r.sampler.is_argmax for r in ready) else None
+        results: list[Sampled | JobFailed] = []
+        for place, running in enumerate(ready):
+            row = rows[place]
+            try:
+                token_id = int(likeliest[place]) if likeliest is not None else None
+                result: Sampled | JobFailed = self._advance(running, row, token_id)
+            except RequestError as error:
+                result = JobFailed(running.job.job_id, error)
+            if isinstance(result, JobFailed) or result.finish is not None:
+                self._end(running)
+            results.append(result)
+        return results
+
+    def _advance(self, running: _Running, row: FloatArray, likeliest: int | None) -> Sampled:
+        """Draw a job's next token. ``likeliest``: it is known to be this one."""
+        assert self._model is not None
+        job, sampler, tokenizer = running.job, running.sampler, self._model.tokenizer
+        token_id = sampler.choose(row) if likeliest is None else likeliest
+        if token_id in tokenizer.end_ids:
+            return Sampled(job.job_id, (), (), (), "stop")
+        sampler.accept(token_id)
+        running.token_ids.append(token_id)
+        finish: FinishReason | None = None
+        if sampler.is_finished:
+            finish = "stop"
+        elif running.answered >= job.tokens_max:
+            finish = "length"
+        top = job.sampling.logprobs
+        logprobs = () if top is None else (token_logprob(row, token_id, top, tokenizer),)
+        return Sampled(job.job_id, (token_id,), (tokenizer.piece(token_id),), logprobs, finish)
+
+    def _end(self, running: _Running) -> None:
+        assert self._sequences is not None
+        self._sequences.release(running.sequence)
+        self._running = [other for other in self._running if other is not running]
+
+    def _yield_room(self) -> list[Sampled | JobFailed]:
+        """The cache has no cells, against our count: take back what is dearest to keep.
+
+        First what is kept for its prefixes, then the youngest job, which goes back to the head
+        of the queue with what it has said. A job that is alone and finds no room has failed.
+        """
+        assert self._sequences is not None
+        if self._sequences.forget_kept():
+            return []
+        youngest = self._running[-1]
+        self._end(youngest)
+        self._sequences.forget_kept()
+        if self._running:
+            self._waiting.appendleft(_Waiting(youngest.job, youngest.sampler, youngest.token_ids))
+            return []
+        error = RequestError(ErrorCode.ENGINE_FAILED, "the engine's cache has no room for this")
+        return [JobFailed(youngest.job.job_id, error)]
+
+
+def _check(job: Job, model: LoadedModel) -> None:
+    """Hold a job against the model. llama.cpp would fail the whole batch for one bad id."""
+    size, context_length = model.tokenizer.vocabulary_size, model.plan.context_length
+    tokens = len(job.prompt_ids) + job.tokens_max
+    if not job.prompt_ids or tokens > context_length:
+        raise RequestError(
+            ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+            f"prompt and answer must have 1 to {context_length} tokens, are {tokens}",
+        )
+    for param, ids in (("prompt", job.prompt_ids), ("logit_bias", tuple(job.sampling.logit_bias))):
+        if ids and not 0 <= min(ids) <= max(ids) < size:
+            raise RequestError(
+                ErrorCode.INVALID_REQUEST,
+                f"{param} holds token ids that the model does not have: it has {size}",
+                param=param,
+            )
