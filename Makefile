@@ -23,7 +23,7 @@ serve: setup ## serve bee-tiny (or what rbee.toml says) at http://127.0.0.1:7233
 
 test: setup ## all tests that this machine allows
 	$(BIN)/python -m coverage erase
-	COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml $(BIN)/python -m coverage run -m pytest $(ARGS)
+	$(BIN)/python -m coverage run -m pytest $(ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --skip-empty
 

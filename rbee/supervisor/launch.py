@@ -4,7 +4,6 @@ The stop ladder: ask over the link, SIGTERM to the group after ``term_after_s``,
 ``kill_after_s``. One ladder per worker, so all workers go down it at the same time.
 """
 
-import contextlib
 import json
 import os
 import secrets
@@ -31,7 +30,8 @@ SECRET_BYTES: Final = 32
 ENVIRONMENT_KEPT: Final = (
     "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CUDA_HOME", "CUDA_PATH",
     "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "TORCH_CUDA_ARCH_LIST",
-    "TORCH_EXTENSIONS_DIR", "MAX_JOBS", "COVERAGE_PROCESS_START",
+    "TORCH_EXTENSIONS_DIR", "MAX_JOBS",
+    "COVERAGE_PROCESS_CONFIG",  # set by coverage.py, when tests measure workers too
 )  # fmt: skip
 
 LINE_BYTES_MAX: Final = 4096

@@ -1,0 +1,34 @@
+"""What the documents promise of the code: the table of states, the size of the rooms."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rbee.supervisor.lifecycle import TRANSITIONS, WorkerEvent, WorkerState
+
+ROOT = Path(__file__).parent.parent
+LINES_MAX = 400
+
+
+def test_the_table_of_states_in_the_architecture_is_the_codes() -> None:
+    whole = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    text = whole.partition("## States of a worker")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\w+) \|(.*)\|$", text, re.MULTILINE)
+    table = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+    events = [WorkerEvent(name) for name in table["state"]]
+    assert set(events) == set(WorkerEvent)
+    for state in WorkerState:
+        told = dict(zip(events, table[state.value], strict=True))
+        real = {event: after.value for event, after in TRANSITIONS[state].items()}
+        assert {event: after for event, after in told.items() if after} == real
+
+
+@pytest.mark.parametrize("folder", ["rbee", "tests", "benchmarks", "tools"])
+def test_no_file_is_over_the_limit(folder: str) -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in (ROOT / folder).rglob("*.py")
+        if (count := len(path.read_text("utf-8").splitlines())) > LINES_MAX
+    }
+    assert long == {}
