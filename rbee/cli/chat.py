@@ -11,8 +11,6 @@ from rbee.cli.terminal import is_terminal, printable, put
 from rbee.cli.workers import Url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rbee.cli.conversation import Conversation
 
 PROMPT_BYTES_MAX: Final = 16 * 1024 * 1024  # of stdin; the server's own limit is far lower
@@ -66,12 +64,9 @@ def chat(
     return 0
 
 
-def show_pieces(pieces: "Iterator[str]") -> "Iterator[str]":
-    """Show an answer as it comes, and hand its pieces on."""
-    on_terminal = is_terminal(sys.stdout)
-    for piece in pieces:
-        put(printable(piece) if on_terminal else piece, end="")
-        yield piece
+def show(piece: str) -> None:
+    """Show a piece of an answer."""
+    put(printable(piece) if is_terminal(sys.stdout) else piece, end="")
 
 
 def _answer_once(url: str, conversation: "Conversation", asked: str) -> None:
@@ -80,7 +75,8 @@ def _answer_once(url: str, conversation: "Conversation", asked: str) -> None:
     last = ""
     try:
         with Server(url) as server:
-            for piece in show_pieces(server.stream_chat(conversation.body(asked))):
+            for piece in server.stream_chat(conversation.body(asked)):
+                show(piece)
                 last = piece or last
     finally:
         # Also after an error in the middle: its message must not hang on the answer's line.

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from rbee.cli.chat import show_pieces
+from rbee.cli.chat import show
 from rbee.cli.endings import RefusedError, UnreachableError
 from rbee.cli.server import Server
 from rbee.cli.terminal import printable_line, put
@@ -119,8 +119,10 @@ def _answer(url: str, conversation: Conversation, asked: str) -> None:
     try:
         # A connection of its own for each answer: an interrupted one cannot be used again.
         with Server(url) as server:
-            # Extended piece by piece: an interrupted answer keeps what was said.
-            said.extend(show_pieces(server.stream_chat(conversation.body(asked))))
+            for piece in server.stream_chat(conversation.body(asked)):
+                # Noted before it is shown: Ctrl-C may come once the operator has read it.
+                said.append(piece)
+                show(piece)
     finally:
         conversation.add(asked, "".join(said))
     put("")

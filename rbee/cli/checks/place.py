@@ -147,5 +147,5 @@ def check_models(config: Config) -> Finding:
     except OSError as error:
         told = f"{error.filename}: {error.strerror}"
         return Finding("models", "fail", told, "let us read the file, or install rbee again")
-    told = [f"{plan.worker_id}: {plan.welcome.model.engine}" for plan in plans]
-    return Finding("models", "ok", ", ".join(told) or "none configured")
+    found = [f"{plan.worker_id}: {plan.welcome.model.engine}" for plan in plans]
+    return Finding("models", "ok", ", ".join(found) or "none configured")
