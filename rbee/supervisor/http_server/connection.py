@@ -1,0 +1,213 @@
+"""One connection from accept to close. Takes the place of hypercorn's `TCPServer`.
+
+Rule 1: one task reads. It never waits for a client while an app could be told of its going.
+Rule 2: the app of each request runs in a task of this connection, and ends with it.
+Rule 3: every wait for a client has a limit: for a head, between requests, for a client that
+        does not read (`outbox`), for one that goes on talking after our last word. While a
+        request runs, the app sets the limits.
+"""
+
+import enum
+import math
+import socket
+import struct
+from typing import Final
+
+import trio
+from hypercorn.config import Config
+from hypercorn.typing import AppWrapper, Scope
+
+from rbee.supervisor.http_server.bulkhead import Bulkhead
+from rbee.supervisor.http_server.inbox import Inbox
+from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter, Outbox
+from rbee.supervisor.http_server.protocol import Http1Protocol, Put, Send, Surroundings
+
+DIRECT: Final = "rbee.direct"  # the ASGI scope extension that holds the direct writer
+
+_READ_BYTES: Final = 64 * 1024
+
+# Once shutdown has begun: how long an idle client's next request may be under way already, and
+# how long the head of one may still take.
+_LAST_REQUEST_S: Final = 0.05
+_LAST_HEAD_S: Final = 1.0
+
+_ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing throws away what was not sent
+
+
+class _Phase(enum.Enum):
+    IDLE = enum.auto()  # between requests
+    HEAD = enum.auto()  # a request's head is coming
+    REQUEST = enum.auto()  # the app is answering
+
+
+class Connection:
+    """A client's connection.
+
+    Args:
+      sock: the accepted socket, not blocking. Closed by `run`.
+    """
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        sock: socket.socket,
+        peer: tuple[str, int] | None,
+    ) -> None:
+        limits = surroundings.limits
+        self.peer = f"{peer[0]}:{peer[1]}" if peer else "unix"
+        self.writer: DirectWriter | None = None
+        self.outbox = Outbox(sock, limits.send_deadline_s, self._start_flush, self._give_up)
+        self._socket = sock
+        self._limits = limits
+        self._log = surroundings.log
+        self._protocol = Http1Protocol(surroundings, self, peer, _address_of(sock))
+        self._inbox: Inbox | None = None
+        self._nursery: trio.Nursery | None = None
+        self._waiting = trio.CancelScope()
+        self._is_ending = False
+        self._phase = _Phase.HEAD
+        self._deadline = trio.current_time() + limits.headers_timeout_s
+
+    async def run(self) -> None:
+        """Serve the client until one side ends it."""
+        try:
+            async with trio.open_nursery() as self._nursery:
+                await self._read()
+                if self._is_ending:
+                    await self._see_off()
+                self._hang_up("disconnected")
+        finally:
+            self._close()
+
+    def drain(self) -> None:
+        """Shutdown has begun: finish what runs, take nothing new."""
+        now = trio.current_time()
+        if self._phase is _Phase.HEAD and self._protocol.has_unread:
+            self._set_deadline(min(self._deadline, now + _LAST_HEAD_S))
+        elif self._phase is not _Phase.REQUEST:
+            self._set_deadline(min(self._deadline, now + _LAST_REQUEST_S))
+
+    async def spawn_app(self, app: AppWrapper, config: Config, scope: Scope, send: Send) -> Put:
+        """Run the app for one request. Called by hypercorn as its task group."""
+        del config
+        assert self._nursery is not None
+        assert scope["type"] == "http"
+        self._phase = _Phase.REQUEST
+        self._set_deadline(math.inf)
+        self._inbox = Inbox(self._limits.unread_bytes_max)
+        if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
+            self.writer = DirectWriter(self.outbox, self._limits.parked_bytes_max, self._log)
+            scope["extensions"][DIRECT] = self.writer  # type: ignore[assignment]
+        self._nursery.start_soon(self._run_app, app, scope, self._inbox, send)
+        return self._inbox.put
+
+    def end_request(self, *, can_go_on: bool) -> None:
+        """The answer is complete, or never will be."""
+        if self._inbox is not None:
+            self._inbox.hang_up()
+        self.writer = None
+        if not can_go_on:
+            self._end()
+            return
+        self._phase = _Phase.IDLE
+        self._set_deadline(trio.current_time() + self._limits.keep_alive_s)
+        if self._protocol.has_unread:
+            self._waiting.cancel(reason="the next request is here")
+
+    def note_refusal(self, status: int) -> None:
+        """The protocol refused a request."""
+        self._log.debug("request_refused", peer=self.peer, status=status)
+        self._hang_up("disconnected")
+        self._end()
+
+    async def _read(self) -> None:
+        while not self._is_ending:
+            with trio.CancelScope(deadline=self._deadline) as self._waiting:
+                await trio.lowlevel.wait_readable(self._socket)
+            if self._waiting.cancelled_caught:
+                if trio.current_time() >= self._deadline:
+                    return
+            elif not self._receive_nowait():
+                return
+            await self._protocol.proceed()
+            self._notice_head()
+
+    def _receive_nowait(self) -> bool:
+        """False: the client has gone, or has no business to stay."""
+        try:
+            data = self._socket.recv(_READ_BYTES)
+        except BlockingIOError:
+            return True
+        except OSError:
+            self.outbox.give_up("disconnected")
+            return False
+        return bool(data) and self._protocol.receive(data)
+
+    def _notice_head(self) -> None:
+        if self._phase is _Phase.IDLE and self._protocol.has_unread:
+            self._phase = _Phase.HEAD
+            self._set_deadline(trio.current_time() + self._limits.headers_timeout_s)
+
+    async def _run_app(self, app: AppWrapper, scope: Scope, inbox: Inbox, send: Send) -> None:
+        with Bulkhead(self._log, "request_failed", self.peer):
+            await app(scope, inbox.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+        await send(None)
+
+    def _end(self) -> None:
+        """Read no more, send what is left, close."""
+        self._is_ending = True
+        self._waiting.cancel(reason="the connection ends")
+
+    async def _see_off(self) -> None:
+        """Close so that the client can read our last word, even while it is still talking."""
+        await self.outbox.wait_flushed()
+        if self.outbox.broken is None and not self._protocol.has_whole_request:
+            await self._linger()
+        self._close()
+
+    async def _linger(self) -> None:
+        """Let the client talk to the wall: closing now would reset, and lose our answer."""
+        with trio.move_on_after(self._limits.linger_s):
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+                while True:
+                    await trio.lowlevel.wait_readable(self._socket)
+                    if not self._socket.recv(_READ_BYTES):
+                        return
+            except OSError:
+                return
+
+    def _hang_up(self, reason: BrokenReason) -> None:
+        """Tell the app that its client is gone."""
+        if self._inbox is not None:
+            self._inbox.hang_up()
+        if self.writer is not None:
+            self.writer.break_off(reason)
+
+    def _start_flush(self) -> None:
+        assert self._nursery is not None
+        self._nursery.start_soon(self.outbox.flush)
+
+    def _give_up(self, reason: BrokenReason) -> None:
+        self._log.debug("client_given_up", peer=self.peer, reason=reason)
+        self._hang_up(reason)
+        self._end()
+
+    def _set_deadline(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._waiting.deadline = deadline
+
+    def _close(self) -> None:
+        if self._socket.fileno() < 0:
+            return
+        if self.outbox.broken is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
+
+
+def _address_of(sock: socket.socket) -> tuple[str, int] | None:
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return None
+    host, port = sock.getsockname()[:2]
+    return host, port

@@ -1,0 +1,142 @@
+"""Which requests are refused before anybody reads them, and what is answered.
+
+Rule 1: pure. Bytes come in, a verdict goes out.
+Rule 2: whatever two readers might understand differently is refused: framing above all.
+        h11 refuses the rest of what is malformed; here stands what it would let pass.
+Rule 3: an answer never repeats what the client sent.
+"""
+
+import http
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rbee.errors import ErrorCode
+from rbee.ids import new_correlation_id
+from rbee.supervisor.http_server.limits import HttpLimits
+
+_REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!-~]+) HTTP/([0-9]\.[0-9])")
+_METHOD: Final = re.compile(rb"[A-Z-]{1,24}")  # methods are case-sensitive
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+
+# "METHOD " and " HTTP/1.1" around the longest target.
+_REQUEST_LINE_ROOM: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request gets no further than its head."""
+
+    status: int
+    message: str
+
+
+def find_fault(received: bytes, limits: HttpLimits) -> Refusal | None:
+    """Judge the start of a request, complete or not. None: nothing is wrong so far."""
+    end = received.find(b"\r\n\r\n")
+    if end < 0:
+        return _fault_of_partial(received, limits)
+    if end > limits.header_bytes_max:
+        return Refusal(431, f"the head of a request is at most {limits.header_bytes_max} bytes")
+    head = received[:end]
+    lines = head.split(b"\r\n")
+    return (
+        _fault_of_bytes(head)
+        or _fault_of_request_line(lines[0], limits)
+        or _fault_of_headers(lines, limits)
+    )
+
+
+def _fault_of_partial(received: bytes, limits: HttpLimits) -> Refusal | None:
+    line, has_line, _ = received.partition(b"\r\n")
+    if not has_line and len(line) > limits.target_bytes_max + _REQUEST_LINE_ROOM:
+        return Refusal(414, f"a target is at most {limits.target_bytes_max} bytes")
+    if len(received) > limits.header_bytes_max:
+        return Refusal(431, f"the head of a request is at most {limits.header_bytes_max} bytes")
+    if received and not b"!" <= received[:1] <= b"~":
+        return Refusal(400, "this is not HTTP")
+    return _fault_of_bytes(received.removesuffix(b"\r"))
+
+
+def _fault_of_bytes(head: bytes) -> Refusal | None:
+    line_ends = head.count(b"\r\n")
+    if head.count(b"\n") != line_ends or head.count(b"\r") != line_ends:
+        return Refusal(400, "a line of the head must end in CR LF")
+    if b"\0" in head:
+        return Refusal(400, "the head holds a NUL byte")
+    return None
+
+
+def _fault_of_request_line(line: bytes, limits: HttpLimits) -> Refusal | None:
+    match = _REQUEST_LINE.fullmatch(line)
+    if match is None:
+        return Refusal(400, "the request line is malformed")
+    method, target, version = match.groups()
+    if version not in (b"1.1", b"1.0"):
+        return Refusal(505, "only HTTP/1.1 is spoken here")
+    if len(target) > limits.target_bytes_max:
+        return Refusal(414, f"a target is at most {limits.target_bytes_max} bytes")
+    if method == b"CONNECT" or not _METHOD.fullmatch(method):
+        return Refusal(501, "this method is not implemented")
+    if target[:1] != b"/" and (method, target) != (b"OPTIONS", b"*"):
+        return Refusal(400, "the target must be a path; this is no proxy")
+    return None
+
+
+def _fault_of_headers(lines: Sequence[bytes], limits: HttpLimits) -> Refusal | None:
+    if len(lines) - 1 > limits.header_count_max:
+        return Refusal(431, f"at most {limits.header_count_max} headers are taken")
+    lengths: list[bytes] = []
+    encodings: list[bytes] = []
+    for line in lines[1:]:
+        if line[:1] in (b" ", b"\t"):
+            return Refusal(400, "a header must stand on one line")
+        name, _, value = line.partition(b":")
+        match name.lower():
+            case b"content-length":
+                lengths.append(value.strip(b" \t"))
+            case b"transfer-encoding":
+                encodings.append(value.strip(b" \t").lower())
+            case b"upgrade" if b"websocket" in value.lower():
+                return Refusal(501, "WebSocket is not spoken here")
+    return _fault_of_framing(lengths, encodings, is_old=lines[0].endswith(b"1.0"))
+
+
+def _fault_of_framing(
+    lengths: list[bytes], encodings: list[bytes], *, is_old: bool
+) -> Refusal | None:
+    if encodings:
+        if lengths:
+            return Refusal(400, "Content-Length and Transfer-Encoding exclude each other")
+        if len(encodings) > 1 or is_old:
+            return Refusal(400, "Transfer-Encoding may stand once, and only in HTTP/1.1")
+        if encodings[0] != b"chunked":
+            return Refusal(501, "the only Transfer-Encoding taken is chunked")
+    if len(lengths) > 1 or (lengths and not _LENGTH.fullmatch(lengths[0])):
+        return Refusal(400, "Content-Length must stand once and be a number")
+    return None
+
+
+def error_answer(
+    status: int, code: ErrorCode, message: str, *, retry_after_s: int | None = None
+) -> bytes:
+    """A whole answer that ends its connection, in the one shape of our errors."""
+    is_ours = code is not ErrorCode.INVALID_REQUEST
+    error: dict[str, object] = {
+        "message": message,
+        "type": "server_error" if is_ours else "invalid_request_error",
+        "code": code.value,
+        "param": None,
+        "details": [],
+        "correlation_id": new_correlation_id(),
+    }
+    body = json.dumps({"error": error}).encode()
+    retry = f"retry-after: {retry_after_s}\r\n" if retry_after_s is not None else ""
+    head = (
+        f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
+        f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{retry}"
+        "connection: close\r\n\r\n"
+    )
+    return head.encode() + body
