@@ -1,0 +1,48 @@
+"""Each scenario of `specs/` is a test here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.specs.inference_steps import STEPS as INFERENCE
+from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
+from tests.specs.runner import NoSuchStepError, Scenario, Steps, load_scenarios
+from tests.specs.world import World
+
+ALL = Steps()
+ALL._steps = {**LIFECYCLE._steps, **INFERENCE._steps}
+SCENARIOS = load_scenarios()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=str)
+def test_scenario(scenario: Scenario, world: World) -> None:
+    assert scenario.steps, "a scenario without a line asserts nothing"
+    ALL.run(scenario, world)
+
+
+def test_each_line_has_exactly_one_step_and_each_step_a_line() -> None:
+    used = {ALL.find(line)[0] for scenario in SCENARIOS for line in scenario.steps}
+    assert set(ALL.patterns) - used == set()
+
+
+def test_a_line_without_a_step_is_an_error() -> None:
+    with pytest.raises(NoSuchStepError, match="0 steps"):
+        ALL.find("the moon is made of cheese")
+
+
+def test_a_line_with_two_steps_is_an_error() -> None:
+    steps = Steps()
+    steps.step("a (.*)")(print)
+    steps.step("(.*) b")(print)
+    with pytest.raises(NoSuchStepError, match="2 steps"):
+        steps.find("a b")

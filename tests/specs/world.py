@@ -1,0 +1,77 @@
+"""What a scenario works with: one server, its streams and its last answer."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from tests.e2e.server import Server, synthetic_config
+from tests.e2e.stream import Stream
+
+
+class World:
+    """The state of one scenario. Closed at its end, whatever happened."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.servers: list[Server] = []
+        self.streams: list[Stream] = []
+        self.answer: httpx2.Response | None = None
+        self.answer_s = 0.0
+        self.pids: list[int] = []
+        self.killed_s = 0.0
+        self.second: Server | None = None
+        self.lines: list[str] = []  # of a stream that was read to its end
+        self._config = ""
+
+    @property
+    def server(self) -> Server:
+        return self.servers[-1]
+
+    def configure(self, *, head: str = "", model: str = "", synthetic: str = "") -> None:
+        self._config = synthetic_config(head=head, model=model, synthetic=synthetic)
+
+    def start(self, *, until_ready: bool = True) -> Server:
+        server = Server(self.directory, self._config)
+        self.servers.append(server)
+        if until_ready:
+            server.ready()
+            self.pids = server.worker_pids()
+        else:
+            server.started()
+        return server
+
+    def send(self, path: str, body: dict[str, Any], **options: Any) -> httpx2.Response:
+        begun_s = time.monotonic()
+        self.answer = httpx2.post(self.server.url + path, json=body, timeout=60, **options)
+        self.answer_s = time.monotonic() - begun_s
+        return self.answer
+
+    def stream(self, prompt: str, tokens: int | None = None, *, streamed: bool = True) -> Stream:
+        body: dict[str, Any] = {"model": "synthetic", "prompt": prompt}
+        if tokens is not None:
+            body["max_tokens"] = tokens
+        stream = Stream(self.server.url, "/v1/completions", body, is_streamed=streamed)
+        self.streams.append(stream)
+        return stream
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+        if self.second is not None:
+            self.second.close()
+
+
+def chat_body(prompt: str, more: str = "{}", model: str = "synthetic") -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": prompt}],
+        **json.loads(more),
+    }
+
+
+def numbers(count: int) -> str:
+    """What the synthetic engine says in so many tokens."""
+    return "".join(f"{number} " for number in range(count))
