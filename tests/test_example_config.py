@@ -1,5 +1,6 @@
 """rbee.toml.example: names every key, states every default, and its examples are valid."""
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -79,7 +80,7 @@ def test_only_keys_without_a_default_value_are_commented_out(title: str) -> None
 
 def test_every_key_has_a_sentence_before_it() -> None:
     lines = _reference().splitlines()
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in itertools.pairwise(lines):
         if re.match(r"(# )?[a-z_]+ = ", line):
             assert re.match(r"# .*\.$", before), line
 

@@ -2,16 +2,9 @@
 
 import json as json_text
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from rbee.cli.address import CONFIG_FILE
-from rbee.cli.serve import configuration
 from rbee.cli.terminal import put
-from rbee.config import Config, load_config, model_name
-from rbee.errors import ConfigError
-from rbee.supervisor.bind import check_bind, parse_bind
 
 
 def check(file: Path = CONFIG_FILE, /) -> int:
@@ -20,6 +13,10 @@ def check(file: Path = CONFIG_FILE, /) -> int:
     Args:
       file: The configuration file.
     """
+    from rbee.config import load_config, model_name
+    from rbee.errors import ConfigError
+    from rbee.supervisor.bind import check_bind, parse_bind
+
     config = load_config(file)
     try:
         check_bind(parse_bind(config.server.bind))
@@ -37,32 +34,11 @@ def show(file: Path | None = None, /, *, json: bool = False) -> int:
       file: The configuration file; else ./rbee.toml, if it is there.
       json: Print JSON instead.
     """
+    import msgspec
+
+    from rbee.cli.effective_config import as_toml, configuration
+
     config = configuration(file)
     tree = msgspec.to_builtins(config)
     put(json_text.dumps(tree, indent=2) if json else as_toml(config))
     return 0
-
-
-def as_toml(config: Config) -> str:
-    """The configuration as the text of an ``rbee.toml`` that gives it again."""
-    tree: dict[str, Any] = msgspec.to_builtins(config)
-    models = tree.pop("model")
-    blocks = [_section(f"[{name}]", section) for name, section in tree.items()]
-    for model in models:
-        synthetic = model.pop("synthetic")
-        blocks.append(_section("[[model]]", model))
-        blocks.append(_section("[model.synthetic]", synthetic))
-    if not models:
-        blocks.insert(0, "model = []")
-    return "\n\n".join(blocks)
-
-
-def _section(title: str, section: dict[str, Any]) -> str:
-    return "\n".join([title, *(_entry(key, value) for key, value in section.items())])
-
-
-def _entry(key: str, value: Any) -> str:  # noqa: ANN401 (what TOML can hold)
-    if value is None:
-        return f"# {key} is not set"
-    # JSON's strings, numbers, Booleans and lists of these are TOML's too, but for DEL.
-    return f"{key} = {json_text.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")

@@ -1,6 +1,7 @@
 """``rbee doctor``: what is wrong on this machine, and how to mend it."""
 
 import dataclasses
+import functools
 import json as json_text
 import sys
 from collections.abc import Callable, Iterator
@@ -45,30 +46,34 @@ def doctor(*, config: Path | None = None, prepare: bool = False, json: bool = Fa
 
 
 def examine_all(path: Path | None) -> "Iterator[Finding]":
-    """All checks, one after the other. None raises."""
+    """All checks, one after the other. None raises, whatever package is broken or missing."""
     from rbee.cli.checks import gpu, place, software, system
     from rbee.cli.checks.finding import examine
 
-    finding, config = _read_config(path)
-    has_gpu = gpu.has_gpu()
-    run_dir = place.run_dir_path(config.server.run_dir)
+    @functools.cache
+    def reading() -> "tuple[Finding, Config]":
+        return _read_config(path)
+
+    def config() -> "Config":
+        return reading()[1]
+
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("python", software.check_python),
         ("packages", software.check_packages),
         ("llamacpp", software.check_llamacpp),
         ("gpu", gpu.check_gpu),
         ("driver", gpu.check_driver),
-        ("exllamav2", lambda: software.check_exllamav2(has_gpu)),
-        ("cuda code", lambda: software.check_cuda_code(has_gpu)),
+        ("exllamav2", lambda: software.check_exllamav2(gpu.has_gpu())),
+        ("cuda code", lambda: software.check_cuda_code(gpu.has_gpu())),
         ("open files", system.check_files),
         ("core dumps", system.check_core_dumps),
         ("locked memory", system.check_locked_memory),
         ("cgroups", system.check_cgroups),
-        ("config", lambda: finding),
-        ("models", lambda: place.check_models(config)),
-        ("run dir", lambda: place.check_run_dir(config.server.run_dir)),
-        ("port", lambda: place.check_port(config.server.bind)),
-        ("disk", lambda: system.check_disk(run_dir)),
+        ("config", lambda: reading()[0]),
+        ("models", lambda: place.check_models(config())),
+        ("run dir", lambda: place.check_run_dir(config().server.run_dir)),
+        ("port", lambda: place.check_port(config().server.bind)),
+        ("disk", lambda: system.check_disk(place.run_dir_path(config().server.run_dir))),
         ("clock", system.check_clock),
     ]
     for name, check in checks:
@@ -79,7 +84,7 @@ def _read_config(path: Path | None) -> "tuple[Finding, Config]":
     """The configuration's finding, and the configuration; the defaults where it is broken."""
     from rbee.cli.address import CONFIG_FILE
     from rbee.cli.checks.finding import Finding
-    from rbee.cli.serve import configuration
+    from rbee.cli.effective_config import configuration
     from rbee.config import Config
     from rbee.errors import ConfigError
 

@@ -7,6 +7,8 @@ import os
 import resource
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from rbee.cli.checks.finding import Finding, examine
 from rbee.config import Config, ModelConfig
 from rbee.errors import ExitCode
 from tests.cli.answering import Answers, serving
-from tests.cli.running import run_rbee
+from tests.cli.running import TIMEOUT_S, run_rbee
 
 INFINITY = resource.RLIM_INFINITY
 
@@ -53,6 +55,28 @@ def test_doctor_tells_what_failed_and_how_to_mend_it(tmp_path: Path) -> None:
     assert "rbee.toml: server: unknown key 'bnid'; did you mean 'bind'?" in line
     assert mend.strip().startswith("mend: mend it, then: rbee config check")
     assert done.stdout.splitlines()[-1].startswith("failed: ")
+
+
+def test_doctor_looks_on_where_packages_are_missing(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules |= dict.fromkeys(['zmq', 'pynvml', 'msgspec', 'rich'])\n"
+        "from rbee.__main__ import main; sys.exit(main(['doctor']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "warn", "fail "))]
+    assert len(lines) == 17
+    failed = [line for line in lines if "cannot be checked: import of" in line]
+    assert [line.split()[1] for line in failed] == [
+        "gpu", "exllamav2", "cuda", "config", "models", "run", "port", "disk",
+    ]  # fmt: skip
 
 
 def test_prepare_without_the_libraries_says_what_to_install() -> None:

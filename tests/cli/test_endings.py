@@ -44,14 +44,20 @@ DOCS = Path(__file__).parents[2] / "docs"
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",
 )
 def test_wrong_command_line_ends_with_64_and_one_hint(
-    arguments: list[str], told: str, tmp_path: Path
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = run_rbee(*arguments, cwd=tmp_path)
-    assert done.returncode == ExitCode.USAGE
-    assert done.stdout == ""
-    assert done.stderr.startswith("rbee: ")
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
+    assert main(arguments) == ExitCode.USAGE
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.startswith("rbee: ")
+    assert told in errors
+    assert "Traceback" not in errors
+
+
+def test_process_ends_with_the_code_of_its_command(tmp_path: Path) -> None:
+    done = run_rbee("stauts", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (ExitCode.USAGE, "")
+    assert done.stderr.endswith("See `rbee --help`.\n")
 
 
 @pytest.mark.parametrize(
@@ -67,14 +73,19 @@ def test_wrong_command_line_ends_with_64_and_one_hint(
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",
 )
 def test_bad_configuration_ends_with_78_and_says_where(
-    arguments: list[str], told: str, tmp_path: Path
+    arguments: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.toml").write_text('[server]\nbnid = "127.0.0.1:1"\n')
     (tmp_path / "open.toml").write_text('[server]\nbind = "0.0.0.0:7233"\n')
-    done = run_rbee(*arguments, cwd=tmp_path)
-    assert done.returncode == ExitCode.CONFIG
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
+    assert main(arguments) == ExitCode.CONFIG
+    errors = capsys.readouterr().err
+    assert told in errors
+    assert "Traceback" not in errors
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.cli.address import server_url, url_of_bind
-from rbee.cli.configuration import as_toml
-from rbee.cli.serve import apply_overrides, configuration
+from rbee.cli.effective_config import apply_overrides, as_toml, configuration
 from rbee.cli.terminal import printable, printable_line
 from rbee.config import Config, LogConfig, ModelConfig, ServerConfig, SyntheticConfig, parse_config
 from rbee.errors import ConfigError

@@ -24,6 +24,10 @@ def examine(name: str, check: Callable[[], Finding]) -> Finding:
     """Run one check. A check that breaks is itself a finding, and the others go on."""
     try:
         return check()
+    except ImportError as error:
+        return Finding(
+            name, "fail", f"cannot be checked: {error}", "mend the packages first; see above"
+        )
     except Exception as error:  # noqa: BLE001 (reported, in the place of the check's own finding)
         return Finding(
             name,

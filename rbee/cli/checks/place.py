@@ -6,10 +6,13 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rbee.cli.checks.finding import Finding
-from rbee.config import Config
 from rbee.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rbee.config import Config
 
 
 def check_run_dir(configured: str) -> Finding:
@@ -135,7 +138,7 @@ def _is_rbee(url: str) -> bool:
     return True
 
 
-def check_models(config: Config) -> Finding:
+def check_models(config: "Config") -> Finding:
     """Whether the models of the configuration can be served here: files, engine, GPU."""
     from rbee.supervisor.catalogue import plan_workers
     from rbee.supervisor.devices import survey_gpus
