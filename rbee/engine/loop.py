@@ -173,8 +173,8 @@ class WorkerLoop:
             # A bug that one request shows must not take the others along.
             where = f"request {message.request_id} correlation_id={message.correlation_id}"
             print(f"bug in {where}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)  # noqa: T201
-            error = RequestError(ErrorCode.INTERNAL_ERROR, "an internal error in the worker")
-            self._fail(message.request_id, error)
+            bug = RequestError(ErrorCode.INTERNAL_ERROR, "an internal error in the worker")
+            self._fail(message.request_id, bug)
             return
         self._running[message.request_id] = start(message, job, self._clock())
 
