@@ -1,0 +1,4 @@
+"""Stands where the compiled extension would."""
+
+# In the manner of what it stands for, which has no types.
+# mypy: ignore-errors
