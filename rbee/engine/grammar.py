@@ -19,6 +19,8 @@ from rbee.errors import ErrorCode, RequestError
 
 DEPTH_MAX: Final = 32  # of nested objects and arrays in a schema
 GRAMMARS_KEPT: Final = 32  # compiled, for requests with the same schema
+# Between any two parts of JSON. Models in doubt write white space until their tokens are used up.
+WHITE_SPACE: Final = r"[\x20\x0A\x0D\x09]{1,32}"
 REASON_CHARACTERS_MAX: Final = 200
 
 
@@ -155,7 +157,9 @@ class GrammarFactory:
     def _compile(self, schema: str) -> llguidance.LLMatcher:
         self.prepare()
         assert self._vocabulary is not None
-        source = llguidance.LLMatcher.grammar_from_json_schema(schema)
+        source = llguidance.LLMatcher.grammar_from_json_schema(
+            schema, overrides={"whitespace_pattern": WHITE_SPACE}
+        )
         matcher = llguidance.LLMatcher(self._vocabulary, source, log_level=0, limits=_limits())
         if matcher.is_error():
             raise _refused("this schema cannot be followed", matcher.get_error())

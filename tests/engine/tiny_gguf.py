@@ -47,9 +47,7 @@ def write_tiny_gguf(
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
         "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.token_type": [
-            CONTROL if token in SPECIAL else NORMAL for token in tokens
-        ],
+        "tokenizer.ggml.token_type": [CONTROL if token in SPECIAL else NORMAL for token in tokens],
         "tokenizer.ggml.merges": ["t h", "h e", "th e", "Ġ the"],
         "tokenizer.ggml.bos_token_id": tokens.index(BOS),
         "tokenizer.ggml.eos_token_id": tokens.index(EOS),
@@ -79,8 +77,8 @@ def encode(metadata: dict[str, Value], tensors: dict[str, FloatArray]) -> bytes:
 
 def _weights(tokens: list[str], random: np.random.Generator) -> dict[str, FloatArray]:
     def matrix(outputs: int, inputs: int, scale: float = 1.0) -> FloatArray:
-        values = random.standard_normal((outputs, inputs)) * scale / np.sqrt(inputs)
-        return values.astype(np.float32)
+        values = random.standard_normal((outputs, inputs), np.float32)
+        return values * np.float32(scale / inputs**0.5)
 
     output = matrix(len(tokens), WIDTH, 4.0)
     output[[tokens.index(token) for token in SPECIAL]] = 0

@@ -23,6 +23,8 @@ from rbee.errors import EngineError, ExitCode
 XLLAMACPP_VERSION: Final = "2026.10.11549"
 SEQUENCES_MAX: Final = 256  # LLAMA_MAX_SEQ, a constant of the build
 LOAD_MODE_MMAP: Final = 1
+FLASH_ATTENTION_AUTO: Final = -1
+FLASH_ATTENTION_OFF: Final = 0
 LOG_LEVEL_WARN: Final = 3
 LOG_LEVEL_ERROR: Final = 4
 LOG_LEVEL_CONTINUED: Final = 5  # the rest of the line before
@@ -168,7 +170,7 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "llama_model_is_hybrid": (c_bool, (c_void_p,)),
     "llama_model_is_diffusion": (c_bool, (c_void_p,)),
     "llama_model_chat_template": (c_char_p, (c_void_p, c_char_p)),
-    "llama_n_ctx": (c_uint32, (c_void_p,)),
+    "llama_n_ctx_seq": (c_uint32, (c_void_p,)),
     "llama_get_memory": (c_void_p, (c_void_p,)),
     "llama_memory_clear": (None, (c_void_p, c_bool)),
     "llama_memory_seq_rm": (c_bool, (c_void_p, c_int32, c_int32, c_int32)),
@@ -191,10 +193,6 @@ _SIGNATURES: Final[dict[str, tuple[Any, tuple[Any, ...]]]] = {
     "llama_token_to_piece": (c_int32, (c_void_p, c_int32, c_void_p, c_int32, c_int32, c_bool)),
 }
 
-# Said of every context whose cache is a pool for many jobs; no job gets more than the model's
-# own context length.
-_EXPECTED_WARNING: Final = "possible training context overflow"
-
 recent_errors: Final[collections.deque[str]] = collections.deque(maxlen=4)
 """The library's last lines of level error: why the call that just failed did."""
 
@@ -206,6 +204,10 @@ def load_library() -> ctypes.CDLL:
     Raises:
       EngineError: not installed, another version, or a layout that is not ours.
     """
+    # How often an OpenMP thread looks before it sleeps, at each of a step's hundred barriers.
+    # The default, some milliseconds of spinning, lets a busy machine crawl: with two threads on
+    # two cores shared with others a step took 100 times as long. 1000 cost nothing when idle.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     library = ctypes.CDLL(str(_library_path()))
     for name, (result, arguments) in _SIGNATURES.items():
         try:
@@ -262,7 +264,7 @@ def _log(level: int, text: bytes | None, _data: object) -> None:
     if _log_level[0] not in (LOG_LEVEL_WARN, LOG_LEVEL_ERROR) or not text:
         return
     line = text.decode("utf-8", "replace").rstrip()
-    if not line or _EXPECTED_WARNING in line:
+    if not line:
         return
     if _log_level[0] == LOG_LEVEL_ERROR:
         recent_errors.append(line)

@@ -71,7 +71,7 @@ class Context:
         self._decode = library.llama_decode
         self._get_logits = library.llama_get_logits
         self._vocabulary_size = vocabulary_size
-        self.cells: int = library.llama_n_ctx(pointer)
+        self.cells: int = library.llama_n_ctx_seq(pointer)  # of each sequence
         self._tokens = np.zeros(tokens_max, np.int32)
         self._positions = np.zeros(tokens_max, np.int32)
         self._counts = np.ones(tokens_max, np.int32)
@@ -137,9 +137,9 @@ class Context:
         removed: bool = self._library.llama_memory_seq_rm(self._memory, sequence, position, -1)
         return removed
 
-    def copy(self, source: int, target: int, length: int) -> None:
-        """Let the empty ``target`` share the first ``length`` tokens of ``source``."""
-        self._library.llama_memory_seq_cp(self._memory, source, target, 0, length)
+    def copy(self, source: int, target: int) -> None:
+        """Make ``target``, which is empty, equal to ``source``."""
+        self._library.llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
     def warm_up(self, token_id: int) -> int:
         """Compute one token, so that memory is there and weights are read; forget it again."""

@@ -34,6 +34,7 @@ from rbee.errors import EngineError, ErrorCode, ExitCode, RequestError
 from rbee.wire import Phase
 
 _NAME: Final = "llamacpp"
+_FILLER: Final = (0,)  # any token: what it computes is thrown away
 
 
 @dataclass(slots=True)
@@ -94,10 +95,11 @@ class LlamaCppEngine:
             features=frozenset(features),
             detail={
                 "model": model.description,
-                "threads": str(spec.threads),
+                "threads": str(model.threads),
                 "library": f"xllamacpp {abi.XLLAMACPP_VERSION}",
-                "cache_tokens": str(model.context.cells),
-                "cache_bytes": str(model.context.cells * plan.cell_bytes),
+                "cache_tokens": str(model.context.cells * plan.batch_size),
+                "cache_bytes": str(plan.cache_bytes),
+                "attention": "flash" if plan.with_flash_attention else "plain",
             },
         )
 
@@ -176,12 +178,11 @@ class LlamaCppEngine:
         return [*self._waiting, *self._running]
 
     def _admit(self) -> None:
-        """Start waiting jobs, oldest first, while there are sequences and room."""
+        """Start waiting jobs, oldest first, while there are sequences."""
         assert self._sequences is not None
         while self._waiting:
             first = self._waiting[0]
-            cells = len(first.job.prompt_ids) + first.job.tokens_max
-            sequence = self._sequences.acquire(first.token_ids, cells)
+            sequence = self._sequences.acquire(first.token_ids)
             if sequence is None:
                 return
             self._waiting.popleft()
@@ -200,6 +201,9 @@ class LlamaCppEngine:
             token_ids = running.token_ids[start : start + chunk.count]
             context.add(running.sequence.number, token_ids, start, is_last=chunk.is_last)
             parts.append((running.sequence, token_ids))
+        fillers = self._sequences.fillers()
+        for filler in fillers:
+            context.add(filler.number, _FILLER, len(filler.token_ids), is_last=False)
         started_s = time.monotonic()
         code = context.decode()
         if code == abi.DECODE_OK:
@@ -210,6 +214,8 @@ class LlamaCppEngine:
                 sequence.token_ids += token_ids
             else:
                 self._sequences.rewind(sequence)
+        for filler in fillers:
+            self._sequences.rewind(filler)
         return code
 
     def _sample(self, chunks: Items[Chunk]) -> list[Sampled | JobFailed]:

@@ -23,18 +23,25 @@ from rbee.wire import Phase
 BATCH_SIZE_DEFAULT: Final = 16
 CACHE_BYTES_MAX: Final = 8 << 30  # of a cache whose size nobody asked for
 CACHE_PART_MAX: Final = 0.5  # of the memory that is left beside the model, likewise
-CELLS_STEP: Final = 256  # llama.cpp rounds the cache up to this
+THREAD_BYTES_MIN: Final = 16 << 20  # of weights: threads with less wait more than they compute
+CONTEXT_LENGTH_KEPT: Final = 4096  # as far as the model goes; fewer requests at once, rather
+CELLS_STEP: Final = 256  # llama.cpp rounds a sequence's cells up to this
+
+# Flash attention makes no matrix of scores, but it adds up in 16 bits when it decodes and in 32
+# when it reads a prompt: an answer that is resumed drifts from the undisturbed one. Without it
+# both agree to the rounding of the cache. So it is used where the matrix would be larger.
+SCORES_BYTES_MAX: Final = 256 << 20
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, slots=True)
 class CachePlan:
-    """How much is computed and kept at once."""
+    """How much is computed and kept at once. Each job has cells for a whole context."""
 
     context_length: int
     batch_size: int
-    cells: int  # tokens in the cache, all jobs together
-    cell_bytes: int
+    cache_bytes: int
+    with_flash_attention: bool
 
 
 @dataclass(slots=True)
@@ -46,6 +53,7 @@ class LoadedModel:
     context: Context
     tokenizer: LlamaCppTokenizer
     plan: CachePlan
+    threads: int
     description: str
     can_share: bool  # sequences can be cut and copied: no recurrent state
 
@@ -71,55 +79,56 @@ def load_model(spec: LoadSpec, abort: AbortFlag, progress: Progress) -> LoadedMo
             f" {_mib(left + gguf.file_bytes)} are left",
             ExitCode.OUT_OF_MEMORY,
         )
+    threads = max(1, min(spec.threads, gguf.file_bytes // THREAD_BYTES_MIN))
     library = abi.load_library()
     pointer = _load_weights(library, spec.path, abort, progress)
     try:
         _check_kind(library, pointer, spec.path)
         trained = library.llama_model_n_ctx_train(pointer)
-        plan = plan_cache(spec.model, trained, cell_bytes(gguf), left)
+        plan = plan_cache(spec.model, trained, gguf, left)
         tokenizer = LlamaCppTokenizer(library, pointer)
         progress(Phase.WARMING, 0.0)
-        context = _open_context(library, pointer, plan, spec.threads, abort, tokenizer)
+        context = _open_context(library, pointer, plan, threads, abort, tokenizer)
     except BaseException:
         library.llama_model_free(pointer)
         raise
     is_recurrent = library.llama_model_is_recurrent(pointer)
     can_share = not (is_recurrent or library.llama_model_is_hybrid(pointer))
     description = _description(library, pointer)
-    return LoadedModel(library, pointer, context, tokenizer, plan, description, can_share)
+    return LoadedModel(library, pointer, context, tokenizer, plan, threads, description, can_share)
 
 
-def plan_cache(model: ModelConfig, trained: int, cell_bytes: int, left: int) -> CachePlan:
-    """Decide how many tokens the cache holds.
+def plan_cache(model: ModelConfig, trained: int, gguf: Gguf, left: int) -> CachePlan:
+    """Decide how many jobs run at once, and how long they may be.
 
-    What the operator set is kept or refused. What nobody set gives way: the cache to at most
-    `CACHE_BYTES_MAX`, and a model's own context length to the cache.
+    What the operator set is kept or refused. What nobody set gives way to the memory: first
+    the context length, down to `CONTEXT_LENGTH_KEPT`, then the batch size.
 
     Args:
       trained: the context length that the model was trained for.
-      cell_bytes: of one token in the cache.
       left: bytes of memory beside the model.
     Raises:
       EngineError: what was set does not fit ``left``.
     """
-    batch_size = min(model.batch_size or BATCH_SIZE_DEFAULT, abi.SEQUENCES_MAX)
+    cell = cell_bytes(gguf)
+    cells = model.cache_tokens or int(min(CACHE_BYTES_MAX, left * CACHE_PART_MAX)) // cell
+    wanted = min(model.batch_size or BATCH_SIZE_DEFAULT, abi.SEQUENCES_MAX)
     context_length = min(trained, model.context_length or trained)
-    affordable = int(min(CACHE_BYTES_MAX, left * CACHE_PART_MAX)) // cell_bytes
-    if model.cache_tokens is not None:
-        cells = model.cache_tokens
-    elif model.context_length is not None:
-        cells = max(context_length, min(batch_size * context_length, affordable))
-    else:
-        cells = min(batch_size * context_length, max(affordable, CELLS_STEP))
-    cells = -(-cells // CELLS_STEP) * CELLS_STEP
-    if cells * cell_bytes > left:
+    if model.context_length is None:
+        context_length = min(context_length, max(cells // wanted, CONTEXT_LENGTH_KEPT))
+    rounded = -(-context_length // CELLS_STEP) * CELLS_STEP
+    fitting = max(1, cells // rounded)
+    batch_size = min(wanted, fitting) if model.batch_size is None or model.cache_tokens else wanted
+    cache_bytes = batch_size * rounded * cell
+    if cache_bytes > left:
         raise EngineError(
-            f"a cache of {cells} tokens needs {_mib(cells * cell_bytes)} of memory,"
-            f" {_mib(left)} are left beside the model: set a smaller context_length or"
-            " cache_tokens",
+            f"a cache for {batch_size} requests of {context_length} tokens needs"
+            f" {_mib(cache_bytes)} of memory, {_mib(left)} are left beside the model:"
+            " set a smaller context_length or batch_size",
             ExitCode.OUT_OF_MEMORY,
         )
-    return CachePlan(min(context_length, cells), batch_size, cells, cell_bytes)
+    scores_bytes = 4 * gguf.number("attention.head_count", 1) * rounded * BATCH_TOKENS_MAX
+    return CachePlan(context_length, batch_size, cache_bytes, scores_bytes > SCORES_BYTES_MAX)
 
 
 def cell_bytes(gguf: Gguf) -> int:
@@ -185,15 +194,17 @@ def _open_context(  # noqa: PLR0913, PLR0917
 ) -> Context:
     tokens_max = max(BATCH_TOKENS_MAX, 2 * plan.batch_size)
     params = library.llama_context_default_params().params
-    params.n_ctx = plan.cells
+    params.n_ctx = plan.batch_size * plan.context_length
     params.n_batch = params.n_ubatch = tokens_max
     params.n_seq_max = params.n_outputs_max = plan.batch_size
     params.n_threads = params.n_threads_batch = threads
-    params.kv_unified = True  # one pool of cells: a long job may take what others leave
+    params.flash_attn_type = (
+        abi.FLASH_ATTENTION_AUTO if plan.with_flash_attention else abi.FLASH_ATTENTION_OFF
+    )
     abi.recent_errors.clear()
     opened: int | None = library.llama_init_from_model(pointer, params)
     if not opened:
-        raise _load_error(f"a context of {plan.cells} tokens cannot be made")
+        raise _load_error(f"a context for {plan.batch_size} requests cannot be made")
     library.llama_set_abort_callback(opened, abort.callback, abort.address)
     size = tokenizer.vocabulary_size
     context = Context(library, opened, tokens_max, plan.batch_size, size)
