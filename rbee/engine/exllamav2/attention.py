@@ -182,7 +182,8 @@ class _How:
             part = q[start : start + block]
             query_at = torch.arange(start, start + part.shape[0], device=q.device)
             seen = self._seen(query_at[:, None] + (keys - queries), key_at[None, :])
-            grouped = part.unflatten(1, (k.shape[1], -1)).permute(1, 2, 0, 3)  # kv, group, q, dim
+            grouped = part.reshape(part.shape[0], k.shape[1], -1, part.shape[2])
+            grouped = grouped.permute(1, 2, 0, 3)  # kv, group, query, dim
             mixed = self._mix(grouped, k.transpose(0, 1)[:, None], v.transpose(0, 1)[:, None], seen)
             parts.append(mixed.permute(2, 0, 1, 3).flatten(1, 2))
         return torch.cat(parts)
@@ -197,18 +198,18 @@ class _How:
         key_at = torch.arange(k.shape[1], device=q.device)[None, :]
         last_at = lengths.to(torch.long)[:, None] - 1
         seen = (key_at <= last_at) & self._seen(last_at, key_at)
-        grouped = q[:, 0].unflatten(1, (k.shape[2], -1))  # batch, kv, group, dim
+        grouped = q.reshape(q.shape[0], k.shape[2], -1, q.shape[3])  # batch, kv, group, dim
         mixed = self._mix(grouped, k.transpose(1, 2), v.transpose(1, 2), seen[:, None, None, :])
         return mixed.flatten(1, 2).unsqueeze(1)
 
     def _seen(self, query_at: Tensor, key_at: Tensor) -> Tensor:
         """Which keys a query sees; both counted from the first key."""
-        seen = torch.ones((), dtype=torch.bool, device=query_at.device)
+        seen = torch.ones_like(query_at - key_at, dtype=torch.bool)
         if self.left >= 0:
             seen = seen & (key_at >= query_at - self.left)
         if self.right >= 0:
             seen = seen & (key_at <= query_at + self.right)
-        return seen.expand(torch.broadcast_shapes(query_at.shape, key_at.shape))
+        return seen
 
     def _mix(self, q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
         scores = torch.matmul(q, k.transpose(-1, -2)).float() * self.scale

@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 from typing import Any
 
 import numpy as np
@@ -298,6 +299,46 @@ def test_an_answer_whose_pages_were_taken_between_two_leases_goes_on(
         driver.job(i, prompt, 200, logit_bias=NO_END)
     together = driver.run()
     assert [ids_of(together[i]) for i in range(4)] == alone
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_traffic_loses_no_answer_and_no_page(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(answer_file, "LEASE_TOKENS", 30)
+    driver.load(cache_tokens=1536, batch_size=5)
+    draw = random.Random(seed)
+    shared = "The bees all begin with the same long words. " * 8
+    asked = {
+        job_id: (shared[: draw.choice([0, 100, 255, 256, 257, 350])] + f"{draw.random()}",
+                 draw.randrange(1, 120))
+        for job_id in range(30)
+    }  # fmt: skip
+    waiting = [*asked]
+    open_ids: set[int] = set()
+    cancelled: set[int] = set()
+    got: dict[int, Any] = {}
+    for _ in range(5_000):
+        if waiting and draw.random() < 0.3:
+            job_id = waiting.pop()
+            driver.job(job_id, *asked[job_id], logit_bias=NO_END)
+            open_ids.add(job_id)
+        if open_ids and draw.random() < 0.02:
+            job_id = draw.choice(sorted(open_ids))
+            driver.engine.cancel(job_id)
+            open_ids.discard(job_id)
+            cancelled.add(job_id)
+        for result in driver.engine.step():
+            assert result.job_id in open_ids
+            got.setdefault(result.job_id, []).append(result)
+            if result.finish:
+                open_ids.discard(result.job_id)
+        if not waiting and not open_ids:
+            break
+    assert driver.phase() is Phase.IDLE
+    assert free_pages(driver) == 1536 // 256
+    for job_id in asked.keys() - cancelled:
+        assert ids_of(got[job_id]) == driver.answer(*asked[job_id], logit_bias=NO_END)
 
 
 def test_a_cancel_between_two_leases_ends_the_job(
