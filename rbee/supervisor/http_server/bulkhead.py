@@ -58,9 +58,11 @@ def _split(error: BaseException) -> tuple[BaseException | None, BaseException | 
 
 
 def _describe(error: BaseException) -> dict[str, str]:
+    trace = error.__traceback__
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_MAX:]
+        trace = error.__traceback__ or trace
+    frames = traceback.extract_tb(trace)[-_FRAMES_MAX:]
     places = (
         f"{frame.filename.rpartition('/')[2]}:{frame.lineno} {frame.name}" for frame in frames
     )
