@@ -12,6 +12,8 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from rbee.ask import FinishReason
 from rbee.engine.engine import (
     EngineInfo,
@@ -224,12 +226,12 @@ class LlamaCppEngine:
         if not ready:
             return []
         rows = self._model.context.logits()
-        likeliest = rows.argmax(axis=1) if all(r.sampler.is_argmax for r in ready) else None
+        likeliest = _argmax(rows) if all(r.sampler.is_argmax for r in ready) else None
         results: list[Sampled | JobFailed] = []
         for place, running in enumerate(ready):
             row = rows[place]
             try:
-                token_id = int(likeliest[place]) if likeliest is not None else None
+                token_id = likeliest[place] if likeliest is not None else None
                 result: Sampled | JobFailed = self._advance(running, row, token_id)
             except RequestError as error:
                 result = JobFailed(running.job.job_id, error)
@@ -278,6 +280,14 @@ class LlamaCppEngine:
             return []
         error = RequestError(ErrorCode.ENGINE_FAILED, "the engine's cache has no room for this")
         return [JobFailed(youngest.job.job_id, error)]
+
+
+def _argmax(rows: FloatArray) -> list[int] | None:
+    """The likeliest token of each row; None if a row holds what is no number."""
+    places = rows.argmax(axis=1)
+    highest = rows[np.arange(len(rows)), places]  # not a number, if any in its row is not
+    ids: list[int] = places.tolist()
+    return ids if (highest > -np.inf).all() else None
 
 
 def _check(job: Job, model: LoadedModel) -> None:

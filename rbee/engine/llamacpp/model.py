@@ -115,7 +115,8 @@ def plan_cache(model: ModelConfig, trained: int, gguf: Gguf, left: int) -> Cache
     wanted = min(model.batch_size or BATCH_SIZE_DEFAULT, abi.SEQUENCES_MAX)
     context_length = min(trained, model.context_length or trained)
     if model.context_length is None:
-        context_length = min(context_length, max(cells // wanted, CONTEXT_LENGTH_KEPT))
+        kept = min(max(cells // wanted, CONTEXT_LENGTH_KEPT), max(cells, CELLS_STEP))
+        context_length = min(context_length, kept)
     rounded = -(-context_length // CELLS_STEP) * CELLS_STEP
     fitting = max(1, cells // rounded)
     batch_size = min(wanted, fitting) if model.batch_size is None or model.cache_tokens else wanted
@@ -192,7 +193,7 @@ def _open_context(  # noqa: PLR0913, PLR0917
     abort: AbortFlag,
     tokenizer: LlamaCppTokenizer,
 ) -> Context:
-    tokens_max = max(BATCH_TOKENS_MAX, 2 * plan.batch_size)
+    tokens_max = BATCH_TOKENS_MAX + plan.batch_size  # prompts, and one of each other sequence
     params = library.llama_context_default_params().params
     params.n_ctx = plan.batch_size * plan.context_length
     params.n_batch = params.n_ubatch = tokens_max
