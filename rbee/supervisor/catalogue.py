@@ -74,6 +74,8 @@ def _resolve(model: ModelConfig, gpus: GpuSurvey) -> tuple[ModelConfig, str]:
 
 def _path(model: ModelConfig, name: str) -> Path:
     if model.ref == "bee-tiny":
+        if not BEE_TINY.is_file():
+            raise ConfigError("model bee-tiny: its file is missing from this installation of rbee")
         return BEE_TINY
     path = Path(model.ref.removeprefix("file:")).expanduser().absolute()
     if "\0" in model.ref or not path.exists():
