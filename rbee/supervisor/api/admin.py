@@ -1,0 +1,59 @@
+"""``/v1/rbee/*``: what operators see and do."""
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from rbee import __version__
+from rbee.errors import ErrorCode, RequestError
+from rbee.ids import is_worker_id
+from rbee.supervisor.api.answers import json_answer
+from rbee.supervisor.api.ports import Operations
+from rbee.supervisor.api.routing import route
+
+
+def admin_routes(operations: Operations) -> list[Route]:
+    started_s = trio.current_time()
+
+    async def show_status(_request: Request) -> Response:
+        states = [worker.state for worker in operations.workers()]
+        return json_answer(
+            {
+                "version": __version__,
+                "readiness": operations.readiness(),
+                "has_started": operations.has_started(),
+                "uptime_s": round(trio.current_time() - started_s, 3),
+                "queued": operations.queued(),
+                "models": {model.name: model.is_ready for model in operations.models()},
+                "workers": {state: states.count(state) for state in sorted(set(states))},
+            }
+        )
+
+    async def show_workers(_request: Request) -> Response:
+        return json_answer({"workers": operations.workers(), "queued": operations.queued()})
+
+    async def restart_worker(request: Request) -> Response:
+        slot = _slot(request)
+        operations.restart_worker(slot)
+        return json_answer({"slot": slot, "asked": "restart"}, 202)
+
+    async def stop_worker(request: Request) -> Response:
+        slot = _slot(request)
+        operations.stop_worker(slot)
+        return json_answer({"slot": slot, "asked": "stop"}, 202)
+
+    return [
+        route("/v1/rbee/status", get=show_status),
+        route("/v1/rbee/workers", get=show_workers),
+        route("/v1/rbee/workers/{slot}/restart", post=restart_worker),
+        route("/v1/rbee/workers/{slot}/stop", post=stop_worker),
+    ]
+
+
+def _slot(request: Request) -> str:
+    slot: str = request.path_params["slot"]
+    if not is_worker_id(slot):
+        message = "there is no such slot; GET /v1/rbee/workers lists them"
+        raise RequestError(ErrorCode.WORKER_NOT_FOUND, message)
+    return slot

@@ -1,0 +1,91 @@
+"""By when a request must be answered: what the client asks for, within what is allowed.
+
+Pure: the time is an argument.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from rbee.errors import ErrorCode, RequestError, Violation
+
+TIMEOUT_HEADER: Final = "X-Request-Timeout"
+DEADLINE_HEADER: Final = "X-Request-Deadline"
+
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+_RFC_3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})",
+    re.ASCII,
+)
+
+
+def read_remaining(
+    timeouts: Sequence[str],
+    deadlines: Sequence[str],
+    *,
+    default_s: float,
+    highest_s: float,
+    now_unix_s: float,
+) -> float:
+    """How long a request may take, from now.
+
+    Args:
+      timeouts: the values of `TIMEOUT_HEADER`.
+      deadlines: the values of `DEADLINE_HEADER`. The earlier of both holds.
+
+    Returns:
+      Seconds, at most ``highest_s``; 0 or less if the deadline has passed.
+
+    Raises:
+      RequestError: a header is given twice or is malformed; names all.
+    """
+    wrong: list[Violation] = []
+    asked: list[float] = []
+    for field, values, read in (
+        (TIMEOUT_HEADER, timeouts, _read_timeout),
+        (DEADLINE_HEADER, deadlines, lambda text: _read_deadline(text, now_unix_s)),
+    ):
+        if len(values) > 1:
+            wrong.append(Violation(field, "is given more than once"))
+        for text in values[:1]:
+            seconds = read(text)
+            if seconds is None:
+                wrong.append(Violation(field, f"must be {_EXPECTED[field]}"))
+            else:
+                asked.append(seconds)
+    if wrong:
+        message = f"{wrong[0].field} {wrong[0].problem}"
+        raise RequestError(
+            ErrorCode.INVALID_REQUEST, message, param=wrong[0].field, details=tuple(wrong)
+        )
+    return min(min(asked, default=default_s), highest_s)
+
+
+def rfc_3339(unix_s: float) -> str:
+    """A time in UTC, to the millisecond."""
+    time = datetime.fromtimestamp(unix_s, UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_EXPECTED: Final = {
+    TIMEOUT_HEADER: "a number of seconds above 0",
+    DEADLINE_HEADER: "a time as RFC 3339 has it, with its offset",
+}
+
+
+def _read_timeout(text: str) -> float | None:
+    seconds = float(text) if _SECONDS.fullmatch(text) else 0.0
+    return seconds if seconds > 0 else None
+
+
+def _read_deadline(text: str, now_unix_s: float) -> float | None:
+    if not _RFC_3339.fullmatch(text):
+        return None
+    try:
+        # Python takes up to six digits of a second here, RFC 3339 any number.
+        short = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper())
+        return datetime.fromisoformat(short).timestamp() - now_unix_s
+    except (ValueError, OverflowError):  # 31 February; the year 1 in a zone east of here
+        return None

@@ -1,0 +1,75 @@
+"""JSON as it comes from outside: strict, bounded, and never a surprise.
+
+Rule: any bytes whatever give a JSON value or a `RequestError`.
+
+Refused, where the usual decoders are lenient or fall over: duplicate keys (the last would win
+in silence), NaN and Infinity, nesting without end, numbers out of range, lone surrogates,
+byte order marks and encodings other than UTF-8.
+"""
+
+import re
+from typing import Final
+
+import msgspec
+
+from rbee.errors import ErrorCode, RequestError
+
+# Objects and arrays within each other. A JSON Schema of 32 levels fits.
+DEPTH_MAX: Final = 64
+
+# One string of a JSON text, and what makes it a key. In a text that is valid JSON a string
+# before a colon is a key and nothing else is.
+_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"([ \t\r\n]*+:)?', re.DOTALL)
+
+_decoder: Final[msgspec.json.Decoder[object]] = msgspec.json.Decoder(object)
+
+
+def decode_json(raw: bytes) -> object:
+    """Read one JSON text.
+
+    Raises:
+      RequestError: INVALID_JSON; says what is wrong, never with a piece of the text.
+    """
+    if not raw:
+        raise _invalid("the body is empty; expected a JSON object")
+    try:
+        value = _decoder.decode(raw)
+    except UnicodeDecodeError as error:
+        raise _invalid(f"the body is not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise _invalid(f"the body is nested deeper than {DEPTH_MAX} levels") from None
+    except msgspec.ValidationError:
+        raise _invalid("the body holds a number that is out of range") from None
+    except msgspec.DecodeError as error:
+        raise _invalid(_in_our_words(str(error))) from None
+    if sum(map(bool, _STRING.findall(raw))) != _count_keys(value):
+        raise _invalid("an object in the body has the same key twice")
+    return value
+
+
+def _in_our_words(problem: str) -> str:
+    """The decoder's message, of which the byte's number alone is worth telling."""
+    place = re.search(r"\(byte (\d+)\)", problem)
+    return f"the body is not JSON at byte {place[1]}" if place else "the body is not complete JSON"
+
+
+def _count_keys(value: object) -> int:
+    """How many keys the objects in ``value`` have in all, after duplicates were dropped."""
+    keys = 0
+    level = [value]
+    for _ in range(DEPTH_MAX):
+        below: list[object] = []
+        for each in level:
+            if isinstance(each, dict):
+                keys += len(each)
+                below.extend(v for v in each.values() if isinstance(v, dict | list))
+            elif isinstance(each, list):
+                below.extend(v for v in each if isinstance(v, dict | list))
+        if not below:
+            return keys
+        level = below
+    raise _invalid(f"the body is nested deeper than {DEPTH_MAX} levels")
+
+
+def _invalid(message: str) -> RequestError:
+    return RequestError(ErrorCode.INVALID_JSON, message)

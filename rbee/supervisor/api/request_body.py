@@ -1,0 +1,89 @@
+"""Reads the body of a request, within its limits on size and time."""
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import trio
+from starlette.types import Receive, Scope
+
+from rbee.config import ServerConfig
+from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.api.visit import header_values, receive_part
+
+T = TypeVar("T")
+
+# Larger bodies are parsed in a thread: a MiB of "[]," takes as long as some thousand deltas.
+INLINE_BYTES_MAX: Final = 64 * 1024
+
+# Bodies parsed in threads at once. More would only take turns at the interpreter.
+PARSERS_MAX: Final = 2
+
+
+class BodyReader:
+    """Reads and parses bodies for all requests of one face."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._bytes_max = config.body_bytes_max
+        self._timeout_s = config.body_timeout_s
+        self._parsers = trio.CapacityLimiter(PARSERS_MAX)
+
+    async def read(self, scope: Scope, receive: Receive, parse: Callable[[bytes], T]) -> T:
+        """Read a body of JSON and parse it.
+
+        Raises:
+          RequestError: not JSON by its header, too large, too slow, or what ``parse`` finds.
+          ClientGoneError: the client hung up before the end.
+        """
+        check_media_type(header_values(scope, "content-type"))
+        check_encoding(header_values(scope, "content-encoding"))
+        self._check_length(header_values(scope, "content-length"))
+        with trio.move_on_after(self._timeout_s) as limit:
+            raw = await self._read_all(receive)
+        if limit.cancelled_caught:
+            message = f"the body did not arrive within {self._timeout_s:g} s"
+            raise RequestError(ErrorCode.BODY_TIMEOUT, message)
+        if len(raw) <= INLINE_BYTES_MAX:
+            return parse(raw)
+        return await trio.to_thread.run_sync(parse, raw, limiter=self._parsers)
+
+    async def _read_all(self, receive: Receive) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            message = await receive_part(receive)
+            part = message.get("body", b"")
+            size += len(part)
+            if size > self._bytes_max:
+                raise self._too_large()
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    def _check_length(self, values: list[str]) -> None:
+        """Refuse by the header what would be too large, before any of it is read."""
+        if any(value.isdecimal() and int(value[:20]) > self._bytes_max for value in values):
+            raise self._too_large()
+
+    def _too_large(self) -> RequestError:
+        message = f"the body is larger than {self._bytes_max} bytes"
+        return RequestError(ErrorCode.BODY_TOO_LARGE, message)
+
+
+def check_media_type(values: list[str]) -> None:
+    """A body must be JSON by its header, or have none."""
+    for value in values:
+        media_type, _, parameters = value.partition(";")
+        charset = parameters.lower().replace(" ", "").replace('"', "")
+        if media_type.strip().lower() != "application/json" or (
+            "charset=" in charset and "charset=utf-8" not in charset
+        ):
+            raise RequestError(
+                ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+                "the Content-Type must be application/json, in UTF-8",
+            )
+
+
+def check_encoding(values: list[str]) -> None:
+    """Compressed bodies are refused: their size is not known before they are unpacked."""
+    if any(value.strip().lower() != "identity" for value in values):
+        raise RequestError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "a Content-Encoding is not supported")

@@ -1,0 +1,58 @@
+"""One path and what each method does there."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.api.visit import visit_of
+
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
+
+
+class ByMethod:
+    """Gives a request to the endpoint of its method. HEAD goes where GET goes.
+
+    Args:
+      path: as the table of routes has it; for the log.
+    """
+
+    def __init__(self, path: str, endpoints: Mapping[str, Endpoint], *, is_quiet: bool) -> None:
+        self._path = path
+        self._is_quiet = is_quiet
+        self._endpoints = dict(endpoints)
+        if "GET" in endpoints:
+            self._endpoints["HEAD"] = endpoints["GET"]
+        self.allow = ", ".join(sorted([*self._endpoints, "OPTIONS"]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = visit_of(scope)
+        visit.route = self._path
+        visit.is_quiet = self._is_quiet
+        if scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers={"allow": self.allow})(scope, receive, send)
+            return
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            visit.headers.append((b"allow", self.allow.encode()))
+            message = f"this route takes {self.allow}"
+            raise RequestError(ErrorCode.METHOD_NOT_ALLOWED, message)
+        answer = await endpoint(Request(scope, receive, send))
+        await answer(scope, receive, send)
+
+
+def route(
+    path: str, *, get: Endpoint | None = None, post: Endpoint | None = None, is_quiet: bool = False
+) -> Route:
+    """A route of the face."""
+    given = {"GET": get, "POST": post}
+    endpoints = {method: each for method, each in given.items() if each is not None}
+    return Route(path, ByMethod(path, endpoints, is_quiet=is_quiet))
+
+
+async def no_such_route(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    """The app of all paths that are in no table."""
+    raise RequestError(ErrorCode.NOT_FOUND, "there is no such route; docs/api.md lists them")
