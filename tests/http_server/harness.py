@@ -1,6 +1,7 @@
 """A server in this process and raw clients on loopback, for the tests of this folder."""
 
 import json
+import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -54,6 +55,11 @@ class Server:
 
     async def connect(self) -> "Client":
         return Client(await trio.open_tcp_stream("127.0.0.1", self.port))
+
+    def connect_unseen(self) -> "Client":
+        """Connect while the server has no chance to run: the kernel holds the connection."""
+        sock = socket.create_connection(("127.0.0.1", self.port), PATIENCE_S)
+        return Client(trio.SocketStream(trio.socket.from_stdlib_socket(sock)))
 
     async def answers(self) -> bool:
         """Whether a new client gets an answer."""
@@ -109,6 +115,10 @@ class Client:
     async def send(self, data: bytes) -> None:
         with trio.fail_after(PATIENCE_S):
             await self.stream.send_all(data)
+
+    def send_unseen(self, data: bytes) -> None:
+        """Send while the server has no chance to run."""
+        assert os.write(self.stream.socket.fileno(), data) == len(data)
 
     async def read_head(self) -> tuple[int, dict[str, str]]:
         lines = (await self.read_until(b"\r\n\r\n")).decode("latin1").split("\r\n")
