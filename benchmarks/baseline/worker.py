@@ -1,0 +1,79 @@
+"""A worker of the baseline: a steady pace, one message per step with the deltas of all streams.
+
+It keeps the pace as rbee's synthetic engine does: all streams tick together, and after a delay
+the next steps come sooner until the pace is kept on average, up to one second.
+"""
+
+import argparse
+import os
+import time
+from typing import Final
+
+import msgspec
+import zmq
+from wire import Cancel, Delta, Generate, encoder
+
+CATCH_UP_S: Final = 1.0
+MESSAGES_MAX: Final = 8  # steps that a slow supervisor may be behind
+
+_decoder: Final = msgspec.msgpack.Decoder(Generate | Cancel)
+
+
+def work(address: str, tokens_per_s: float) -> None:
+    """Generate until standard input ends, which it does with the supervisor."""
+    context = zmq.Context()
+    link = context.socket(zmq.DEALER)
+    link.setsockopt(zmq.LINGER, 0)
+    link.setsockopt(zmq.SNDHWM, MESSAGES_MAX)
+    link.connect(address)
+    poller = zmq.Poller()
+    poller.register(link, zmq.POLLIN)
+    poller.register(0, zmq.POLLIN)
+    running: dict[int, list[int]] = {}  # request -> next number, tokens_max
+    period_s, tick_s = 1 / tokens_per_s, time.monotonic()
+    link.send(b"ready")
+    while True:
+        wait_s = max(0.0, tick_s - time.monotonic()) if running else 3600.0
+        readable = dict(poller.poll(int(wait_s * 1000)))
+        if 0 in readable and not os.read(0, 1):
+            return
+        if link in readable:
+            was_idle = not running
+            _obey(link, running)
+            if was_idle and running:
+                tick_s = max(tick_s, time.monotonic())
+        if running and not readable:
+            time.sleep(max(0.0, tick_s - time.monotonic()))  # poll counts in milliseconds
+            now_s = time.monotonic()
+            tick_s = max(tick_s + period_s, now_s - CATCH_UP_S)
+            link.send(encoder.encode(_step(running)))
+
+
+def _obey(link: "zmq.Socket[bytes]", running: dict[int, list[int]]) -> None:
+    while int(link.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        match _decoder.decode(link.recv()):
+            case Generate(request_id=request_id, tokens_max=tokens_max):
+                running[request_id] = [0, tokens_max]
+            case Cancel(request_id=request_id):
+                running.pop(request_id, None)
+
+
+def _step(running: dict[int, list[int]]) -> list[Delta]:
+    deltas = []
+    for request_id, state in tuple(running.items()):
+        number, tokens_max = state
+        state[0] = number + 1
+        if number + 1 == tokens_max:
+            del running[request_id]
+            deltas.append(Delta(request_id, f"{number} ", "length"))
+        else:
+            deltas.append(Delta(request_id, f"{number} "))
+    return deltas
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("address")
+    parser.add_argument("--tokens-per-s", type=float, required=True)
+    arguments = parser.parse_args()
+    work(arguments.address, arguments.tokens_per_s)

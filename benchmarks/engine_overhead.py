@@ -1,0 +1,144 @@
+"""What worker, link and HTTP cost: tokens/s of the CPU engine, served and bare.
+
+Bursts of 1, 4 and 16 greedy streams, the same prompts for all, in turns: through the library's
+C interface, through rbee's engine, and through `rbee serve`. Prompts change from burst to burst.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from bare import MODEL_NAME, Bare, Burst
+from figures import median
+from servers import HOST, Running, rbee
+from streams import post, run_burst
+from transcript import Raw, answer_body
+
+from rbee.ask import Ask
+
+BEE_TINY: Final = Path(__file__).parents[1] / "rbee/models/bee_tiny/bee-tiny.gguf"
+BURST_TIMEOUT_S: Final = 300.0
+AIM: Final = 0.9
+
+WAYS: Final = ("library", "engine", "http")
+
+
+def main() -> int:
+    options = _options()
+    if not options.model.is_file():
+        print(f"{options.model}: there is no such file; name one with --model", file=sys.stderr)
+        return 2
+    largest = max(options.streams)
+    bare = Bare(options.model, largest)
+    config = _config(options.model, largest)
+    with rbee(config) as server:
+        print(f"{options.model.name}: {bare.info.detail}")
+        found = measure(bare, server, options)
+    bare.close()
+    print(_table(found))
+    return 0
+
+
+Found = dict[int, dict[str, list[Burst]]]
+
+
+def measure(bare: Bare, server: Running, options: argparse.Namespace) -> Found:
+    found: Found = {streams: {way: [] for way in WAYS} for streams in options.streams}
+    run: dict[str, Callable[[list[Ask]], Burst]] = {
+        "library": bare.library_burst,
+        "engine": bare.engine_burst,
+        "http": lambda asks: http_burst(server, asks),
+    }
+    for number in range(-1, options.bursts):  # the first of all warms up and does not count
+        for streams, ways in found.items():
+            texts = [options.prompt.format(f"{number}-{i}") for i in range(streams)]
+            asks = [bare.ask(text, options.tokens) for text in texts]
+            turn = WAYS if number % 2 else WAYS[::-1]
+            bursts = {way: run[way](asks) for way in turn}
+            if number >= 0:
+                for way, burst in bursts.items():
+                    ways[way].append(burst)
+    return found
+
+
+def http_burst(server: Running, asks: list[Ask]) -> Burst:
+    begun_s = time.monotonic()
+    requests = [_request(server.port, ask) for ask in asks]
+    raws = run_burst(HOST, server.port, requests, BURST_TIMEOUT_S)
+    elapsed_s = max(raw.times_s[-1] for raw in raws) - begun_s
+    return Burst(sum(_tokens(raw) for raw in raws), elapsed_s)
+
+
+class _Usage(msgspec.Struct):
+    completion_tokens: int
+
+
+class _Last(msgspec.Struct):
+    usage: _Usage
+
+
+def _tokens(raw: Raw) -> int:
+    """What the answer itself says it has; the chunk before [DONE] has it."""
+    assert raw.ended == "complete", raw.ended or "a stream did not end in time"
+    body, _ = answer_body(bytes(raw.received))
+    last = body.rstrip().split(b"\n\n")[-2]
+    return msgspec.json.decode(last.removeprefix(b"data: "), type=_Last).usage.completion_tokens
+
+
+def _request(port: int, ask: Ask) -> bytes:
+    body = {
+        "model": MODEL_NAME, "max_tokens": ask.tokens_max, "temperature": 0, "stream": True,
+        "stream_options": {"include_usage": True},
+    }  # fmt: skip
+    if not ask.messages:
+        return post(HOST, port, "/v1/completions", body | {"prompt": ask.prompt})
+    messages = [{"role": each.role, "content": each.content} for each in ask.messages]
+    return post(HOST, port, "/v1/chat/completions", body | {"messages": messages})
+
+
+def _config(model: Path, batch_size: int) -> str:
+    return f"""
+[[model]]
+ref = "file:{model.absolute()}"
+name = "{MODEL_NAME}"
+batch_size = {batch_size}
+"""
+
+
+def _table(found: Found) -> str:
+    lines = [
+        "| streams | tokens | library, tokens/s | engine | http | engine / library |"
+        + " http / engine | http / library |",
+        "|" + "---:|" * 8,
+    ]
+    for streams, ways in found.items():
+        rates = {way: [each.tokens_per_s for each in ways[way]] for way in WAYS}
+        library, engine, http = (median(rates[way]) for way in WAYS)
+        tokens = {way: median([each.tokens for each in ways[way]]) for way in WAYS}
+        differs = "" if len(set(tokens.values())) == 1 else f" (differs: {tokens})"
+        lines.append(
+            f"| {streams} | {tokens['http']:.0f}{differs} | {library:.0f} | {engine:.0f} |"
+            f" {http:.0f} | {engine / library:.2f} | {http / engine:.2f} | {http / library:.2f} |"
+        )
+    lines.append(f"\nAim: http / library of at least {AIM}. Medians of the bursts.")
+    return "\n".join(lines)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", type=Path, default=BEE_TINY, help="a .gguf file")
+    parser.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--bursts", type=int, default=7, help="of each way and number of streams")
+    parser.add_argument("--tokens", type=int, default=128, help="of each answer, at most")
+    parser.add_argument(
+        "--prompt", default="Tell me a story about number {}.", help="{} becomes a number"
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
