@@ -161,7 +161,7 @@ def test_a_cache_larger_than_its_share_of_the_vram_is_out_of_memory(
 
     share = 0.1
     loaded: Any = driven.engine
-    shape = shape_of(loaded._loaded.model.config, 0)
+    shape = shape_of(loaded._library, loaded._loaded.model.config, 0)
     total = torch.cuda.mem_get_info(0)[1]
     tokens = int(1.5 * share * total / cache_token_bytes(shape, 16))
     engine = ExLlamaV2Engine()

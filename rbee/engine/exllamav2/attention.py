@@ -21,11 +21,11 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from rbee.engine.exllamav2.foreign import Foreign
+from rbee.engine.exllamav2.sizing import GATHER_BYTES_MAX, SCORES_BYTES_MAX
 
-# Bytes of keys and values copied out of their pages at once, and of scores in float32.
-GATHER_BYTES_MAX: Final = 1 << 30
-SCORES_BYTES_MAX: Final = 256 << 20
-FUSED_HEAD_DIM_MAX: Final = 256  # of torch's own flash kernel
+# Of torch's own flash kernel. Without it torch writes out all scores of a prompt.
+FUSED_HEAD_DIM_MAX: Final = 256
+FUSED_CAPABILITY_MIN: Final = (8, 0)
 
 Window = tuple[int, int]
 NO_WINDOW: Final[Window] = (-1, -1)
@@ -158,7 +158,7 @@ class _How:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, fused: bool | None = None) -> Tensor:
         """One sequence: q [queries, heads, head_dim], k and v [keys, kv_heads, head_dim]."""
         if fused is None:
-            fused = q.is_cuda and q.shape[-1] <= FUSED_HEAD_DIM_MAX and q.dtype != torch.float32
+            fused = _has_fused(q)
         is_plain = self.left < 0 and not self.softcap and self.right in (-1, 0)
         if fused and is_plain and q.shape[0] <= k.shape[0]:
             return self._fused(q, k, v)
@@ -219,6 +219,11 @@ class _How:
         # A query that sees no key gets zeros, as flash-attn gives it.
         weights = torch.softmax(scores, dim=-1).nan_to_num(0.0)
         return torch.matmul(weights.to(v.dtype), v)
+
+
+def _has_fused(q: Tensor) -> bool:
+    fits = q.is_cuda and q.shape[-1] <= FUSED_HEAD_DIM_MAX and q.dtype != torch.float32
+    return bool(fits) and torch.cuda.get_device_capability(q.device) >= FUSED_CAPABILITY_MIN
 
 
 def _scale(q: Tensor, softmax_scale: float | None) -> float:

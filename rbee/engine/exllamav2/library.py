@@ -18,6 +18,8 @@ from rbee.errors import EngineError, ExitCode
 
 EXLLAMAV2_VERSION: Final = "0.3.2"
 
+_FLASH_ATTN: Final = "flash-attn"
+
 INSTALL: Final = "pip install 'rbee[exllamav2]'"
 
 
@@ -29,6 +31,7 @@ class Library:
     exllamav2: Foreign
     generator: Foreign  # exllamav2.generator
     attention: str  # which attention runs, for the operator
+    has_flash_attn: bool
     device: str  # "cuda:1 NVIDIA H200"
 
 
@@ -60,6 +63,7 @@ def open_library(gpu: int, tell: Callable[[float], None]) -> Library:
         exllamav2=exllamav2,
         generator=_import("exllamav2.generator"),
         attention=attention,
+        has_flash_attn=attention.startswith(_FLASH_ATTN),
         device=f"cuda:{gpu} {torch.cuda.get_device_name(0)}",
     )
 
@@ -123,8 +127,8 @@ def _choose_attention(attn: Foreign) -> str:
     """flash-attn if exllamav2 found it, else our own; batching needs one of them."""
     package = getattr(attn, "flash_attn", None)  # there if the import was tried and went well
     if package is not None and attn.has_flash_attn_with_paged:
-        return f"flash-attn {package.__version__}"
+        return f"{_FLASH_ATTN} {package.__version__}"
     from rbee.engine.exllamav2 import attention  # noqa: PLC0415
 
     attention.install(attn)
-    return "torch (flash-attn cannot be imported)"
+    return f"torch ({_FLASH_ATTN} cannot be imported)"

@@ -50,7 +50,7 @@ def load_model(
     progress(Phase.LOADING, 0.0)
     config = read_config(library, files.folder)
     free_bytes = _cap_vram(library.torch, model)
-    sizes = plan(shape_of(config, files.weight_bytes), model, free_bytes)
+    sizes = plan(shape_of(library, config, files.weight_bytes), model, free_bytes)
     _set_sizes(config, sizes)
     network, cache = _load_weights(library, config, sizes, model, progress)
     try:
@@ -99,7 +99,7 @@ def read_config(library: Library, folder: Path) -> Foreign:
     return config
 
 
-def shape_of(config: Foreign, weight_bytes: int) -> ModelShape:
+def shape_of(library: Library, config: Foreign, weight_bytes: int) -> ModelShape:
     return ModelShape(
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
@@ -110,6 +110,7 @@ def shape_of(config: Foreign, weight_bytes: int) -> ModelShape:
         vocabulary=config.vocab_size,
         context_length=config.max_seq_len,
         weight_bytes=weight_bytes,
+        has_flash_attn=library.has_flash_attn,
     )
 
 

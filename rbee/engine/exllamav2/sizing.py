@@ -23,6 +23,10 @@ GIB: Final = 1 << 30
 # Bytes of one cached number, its share of the scales included.
 CACHE_ELEMENT_BYTES: Final = {16: 2.0, 8: 1.0625, 6: 0.8125, 4: 0.5625}
 
+# What attention in plain torch copies out of pages at once, and its scores: see attention.py.
+GATHER_BYTES_MAX: Final = 256 * MIB
+SCORES_BYTES_MAX: Final = 256 * MIB
+
 LOADER_RESERVE_BYTES: Final = (192 + 256) * MIB  # held free by autosplit while it loads
 SLACK_BYTES: Final = 768 * MIB  # kernels loaded later, fragmentation, what is not counted
 DEQUANTISED_ELEMENTS_MAX: Final = 512 * MIB  # exllamav2's max_dq_size, in half floats
@@ -41,6 +45,7 @@ class ModelShape:
     vocabulary: int
     context_length: int  # the model's own, in tokens
     weight_bytes: int  # of its files
+    has_flash_attn: bool = True  # else keys and values are copied out of their pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,9 @@ def working_bytes(shape: ModelShape) -> int:
     largest = shape.hidden * max(shape.intermediate, shape.vocabulary)
     dequantised = 2 * min(largest, DEQUANTISED_ELEMENTS_MAX)
     rope = 4 * shape.context_length * shape.head_dim * 2
+    if not shape.has_flash_attn:  # one request's keys and values, or a group's; twice: a copy
+        row = 4 * shape.context_length * shape.kv_heads * shape.head_dim
+        attention += 2 * max(row, GATHER_BYTES_MAX) + 2 * SCORES_BYTES_MAX
     fixed = LOADER_RESERVE_BYTES + SLACK_BYTES
     return logits + states + attention + dequantised + rope + fixed
 

@@ -47,7 +47,8 @@ def fakes(monkeypatch: pytest.MonkeyPatch, own_environ: None) -> Any:
 
     yield torch
     for name in FAKED:
-        sys.modules.pop(name, None)
+        module = sys.modules.pop(name, None)
+        assert module is None or str(FAKES) in str(module.__file__)
     sys.modules.update(saved)
 
 

@@ -1,5 +1,6 @@
 """What can be wrong when a model is loaded, and whose fault it is."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -132,9 +133,10 @@ def test_a_torch_without_cuda_is_an_error_that_says_how_to_mend_it(
 def test_a_package_that_is_not_there_is_an_error_that_says_how_to_mend_it(
     fakes: Any, folder: Path, monkeypatch: pytest.MonkeyPatch, missing: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(EngineError, match=r"pip install 'rbee\[exllamav2\]'") as caught:
-        Driver(folder).load()
+    with monkeypatch.context() as patch:  # undone before the fakes are taken away
+        patch.setitem(sys.modules, missing, None)
+        with pytest.raises(EngineError, match=r"pip install 'rbee\[exllamav2\]'") as caught:
+            Driver(folder).load()
     assert caught.value.exit_code is ExitCode.CONFIG
 
 
@@ -202,6 +204,13 @@ def test_fewer_bits_make_room_for_more_tokens() -> None:
 def test_bytes_of_a_cached_token(bits: int, expected: Any) -> None:
     """32 layers of 8 heads of 128 numbers, keys and values; and a layer unpacked."""
     assert cache_token_bytes(SHAPE, bits) == expected
+
+
+def test_attention_without_flash_attn_is_left_its_room() -> None:
+    shapes = [dataclasses.replace(SHAPE, has_flash_attn=has) for has in (True, False)]
+    with_it, without = (plan(shape, model(), 40 * GIB).cache_tokens for shape in shapes)
+    one_request = 2 * 8 * 128 * 2 * SHAPE.context_length  # keys and values of one layer
+    assert (with_it - without) * cache_token_bytes(SHAPE, 16) >= 2 * one_request
 
 
 def test_a_context_that_was_left_open_is_what_fits() -> None:
