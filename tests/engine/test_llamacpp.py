@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -188,6 +189,31 @@ def test_gaps_between_jobs_change_no_answer(driven: Driven) -> None:
     assert [answer.token_ids for answer in answers] == [alone[i] for i in kept]
 
 
+def test_batch_is_in_the_order_of_sequences(
+    driven: Driven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = llamacpp(driven)._model
+    assert model is not None
+    batches: list[list[int]] = []
+    begin, add = model.context.begin, model.context.add
+
+    def beginning() -> None:
+        batches.append([])
+        begin()
+
+    def adding(sequence: int, *rest: Any, **named: Any) -> None:
+        batches[-1].append(sequence)
+        add(sequence, *rest, **named)
+
+    monkeypatch.setattr(model.context, "begin", beginning)
+    monkeypatch.setattr(model.context, "add", adding)
+    for length in (3, 9, 5):  # sequences are handed out in another order each time
+        driven.finish(*(driven.start("x" * i, length + i % 3) for i in range(1, 9)))
+    driven.finish(*(driven.start(f"{i}", 4) for i in range(8)))
+    assert all(batch == list(range(batch[0], batch[-1] + 1)) for batch in batches)
+    assert max(len(batch) for batch in batches) == 8
+
+
 def test_hundred_jobs_through_eight_places_all_get_their_own_answer(driven: Driven) -> None:
     prompts = [f"question {i}: " + "why? " * (i % 7) for i in range(100)]
     job_ids = [
@@ -286,10 +312,10 @@ def test_logits_that_are_no_numbers_fail_the_job_alone(
     with monkeypatch.context() as patch:
         patch.setattr(model.context, "logits", broken)
         driven.step()
-    first, second = driven.finish(*jobs)
-    assert first.error is not None
-    assert first.error.code is ErrorCode.ENGINE_FAILED
-    assert len(second.token_ids) == 5
+    failed, sound = sorted(driven.finish(*jobs), key=lambda answer: len(answer.token_ids))
+    assert failed.error is not None
+    assert failed.error.code is ErrorCode.ENGINE_FAILED
+    assert len(sound.token_ids) == 5
 
 
 def test_stopped_load_says_so(path: Path) -> None:

@@ -36,7 +36,7 @@ from rbee.errors import EngineError, ErrorCode, ExitCode, RequestError
 from rbee.wire import Phase
 
 _NAME: Final = "llamacpp"
-_FILLER: Final = (0,)  # any token: what it computes is thrown away
+_FILLER: Final = [0]  # any token: what it computes is thrown away
 
 
 @dataclass(slots=True)
@@ -132,6 +132,7 @@ class LlamaCppEngine:
         if not self._running:
             return []
         chunks = plan_batch([running.pending for running in self._running], self._pace.tokens)
+        chunks.sort(key=lambda chunk: self._running[chunk.index].sequence.number)
         code = self._decode(chunks)
         match code:
             case abi.DECODE_OK:
@@ -191,27 +192,34 @@ class LlamaCppEngine:
             self._running.append(_Running(first.job, first.sampler, first.token_ids, sequence))
 
     def _decode(self, chunks: Items[Chunk]) -> int:
-        """Compute the chunks; the sequences know them afterwards, or nothing has changed."""
+        """Compute the chunks; the sequences know them afterwards, or nothing has changed.
+
+        Args:
+          chunks: in the order of their sequences' numbers: else llama.cpp takes more passes.
+        """
         assert self._model is not None
         assert self._sequences is not None
         context = self._model.context
-        context.begin()
-        parts: list[tuple[Sequence, list[int]]] = []
+        parts: list[tuple[Sequence, list[int], bool]] = []
         for chunk in chunks:
             running = self._running[chunk.index]
             start = len(running.sequence.token_ids)
             token_ids = running.token_ids[start : start + chunk.count]
-            context.add(running.sequence.number, token_ids, start, is_last=chunk.is_last)
-            parts.append((running.sequence, token_ids))
+            parts.append((running.sequence, token_ids, chunk.is_last))
         fillers = self._sequences.fillers()
-        for filler in fillers:
-            context.add(filler.number, _FILLER, len(filler.token_ids), is_last=False)
+        filled = [*parts, *((filler, _FILLER, False) for filler in fillers)]
+        if fillers:
+            filled.sort(key=lambda part: part[0].number)
+        context.begin()
+        for sequence, token_ids, is_last in filled:
+            start = len(sequence.token_ids)
+            context.add(sequence.number, token_ids, start, is_last=is_last)
         started_s = time.monotonic()
         code = context.decode()
         if code == abi.DECODE_OK:
-            size = sum(len(token_ids) for _, token_ids in parts)
+            size = sum(len(token_ids) for _, token_ids, _ in parts)
             self._pace.note(size, time.monotonic() - started_s)
-        for sequence, token_ids in parts:
+        for sequence, token_ids, _ in parts:
             if code == abi.DECODE_OK:
                 sequence.token_ids += token_ids
             else:
