@@ -151,3 +151,9 @@ def driver(stand: str, folder: Path) -> Any:
     driver = Driver(folder)
     yield driver
     driver.engine.close()
+
+
+@pytest.fixture
+def loaded(driver: Driver) -> Any:
+    driver.load()
+    return driver
