@@ -265,7 +265,7 @@ class _Checks(NodeTransformer):
     visit_List = visit_Dict = visit_Compare = visit_Test = _visit_value  # noqa: N815
 
 
-def _filtered(node: nodes.Expr, name: str) -> nodes.Expr:
+def _filtered(node: nodes.Node, name: str) -> nodes.Expr:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 

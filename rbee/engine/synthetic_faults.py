@@ -5,7 +5,8 @@ Rule 2: `stuck_load`, `ignore_stop` and `ignore_all` act from the load on. `out_
         so too, unless steps or a prompt are set. All others wait until `fault_after_steps`
         steps are done; with `fault_prompt`, steps since a job with that text joined the batch.
 Rule 3: an engine cannot write to the link and sees no Stop. The worker loop reads
-        `wants_garbage` after each step, and has `ignore_stop` and `ignore_all` obeyed.
+        `wants_garbage` after each step, and itself turns a deaf ear to Stop for `ignore_stop`
+        and `ignore_all`; that the latter ignores signals too is done here.
 """
 
 import ctypes
@@ -34,21 +35,13 @@ class Faults:
         self._at_load = config.fault_prompt is None and config.fault_after_steps == 0
         self.wants_garbage: Garbage | None = None
 
-    @property
-    def ignore_all(self) -> bool:
-        return self._config.fault == "ignore_all"
-
-    @property
-    def ignore_stop(self) -> bool:
-        return self._config.fault in ("ignore_stop", "ignore_all")
-
     def begin_load(self) -> None:
         """What goes wrong as loading begins. Called by the process's main thread.
 
         Raises:
           EngineError: out of memory.
         """
-        if self.ignore_all:
+        if self._config.fault == "ignore_all":
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
         if self._config.fault == "out_of_memory" and self._at_load:

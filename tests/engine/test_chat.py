@@ -133,7 +133,7 @@ def test_refusal_of_the_template_is_told_in_its_own_words() -> None:
         ("{{ tools is none }} {{ nothing is defined }} [{{ nothing }}]", "True False []"),
         ("{{ 'é' | e }} {{ '<' | e }} {{ '<' | safe }} {{ 'a\nb' | indent(2) }}",
          "é &lt; < a\n  b"),
-        ("{% set ns = namespace(n=0) %}{% for x in 'abc' %}{% set ns.n = x %}{% endfor %}{{ ns.n }}",
+        ("{% set ns = namespace() %}{% for x in 'abc' %}{% set ns.n = x %}{% endfor %}{{ ns.n }}",
          "c"),
         ("{{ messages[-1].content is string and messages[::-1] | length == 1 }}", "True"),
         ("{% macro f(n) %}{% if n > 0 %}{{ n }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(3) }}",
