@@ -76,6 +76,7 @@ class Context:
         self._positions = np.zeros(tokens_max, np.int32)
         self._counts = np.ones(tokens_max, np.int32)
         self._sequences = np.arange(sequences, dtype=np.int32)
+        self._first_owner: int = self._sequences.ctypes.data
         self._owners = np.zeros(tokens_max, np.uintp)  # pointers into `_sequences`
         self._wanted = np.zeros(tokens_max, np.int8)
         self._size = 0
@@ -102,7 +103,7 @@ class Context:
           is_last: whether the logits after the last of them are wanted.
         """
         start, end = self._size, self._size + len(token_ids)
-        owner = self._sequences.ctypes.data + 4 * sequence
+        owner = self._first_owner + 4 * sequence
         if end - start == 1:
             self._tokens[start] = token_ids[0]
             self._positions[start] = position
