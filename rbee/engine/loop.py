@@ -134,13 +134,13 @@ class WorkerLoop:
             for frames in self._link.take(0 if self._running else None):
                 if not self._obey(engine, admission, frames):
                     return "stopped"
-            if self._is_draining and not self._running:
-                return "drained"
             if self._running:
                 self._expire(engine)
                 self._publish(Phase.DRAINING if self._is_draining else engine.phase)
                 self._step(engine)
             if not self._running:
+                if self._is_draining:
+                    return "drained"
                 self._publish(Phase.IDLE)
 
     def _obey(self, engine: Engine, admission: Admission, frames: list[bytes]) -> bool:

@@ -88,7 +88,7 @@ class Operations:
 
 def _has_settled(slot: Slot) -> bool:
     is_up = slot.worker is not None and slot.worker.ready is not None
-    return is_up or slot.state in (SlotState.FAILED, SlotState.STOPPED)
+    return is_up or slot.was_ready or slot.state in (SlotState.FAILED, SlotState.STOPPED)
 
 
 def _view(slot: Slot, now_s: float) -> WorkerView:

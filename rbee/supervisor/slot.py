@@ -10,7 +10,7 @@ import trio
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.logs import Log
 from rbee.supervisor.restart import Ending, judge
-from rbee.supervisor.worker import Delivery, Launch, Worker, WorkerPlan, run_worker
+from rbee.supervisor.worker import Delivery, Launch, Worker, WorkerExit, WorkerPlan, run_worker
 
 
 class SlotState(enum.Enum):
@@ -63,7 +63,8 @@ class Slot:
         self.worker = worker
         self.state = SlotState.FILLED
 
-    def _worker_gone(self) -> None:
+    def _worker_gone(self, ending: WorkerExit) -> None:
+        self.was_ready = self.was_ready or ending.ready_for_s is not None
         self.worker = None
         self.state = SlotState.EMPTY
 
@@ -95,7 +96,7 @@ async def keep_filled(slot: Slot, around: Surroundings) -> None:
             await _wait_asked(slot)
             continue
         ending = await run_worker(around.launch, slot.plan, around.worker, delivery, slot._hold)
-        slot._worker_gone()
+        slot._worker_gone(ending)
         verdict = judge(
             Ending(ending.was_asked, ending.exit_code, ending.ready_for_s),
             slot.failures,

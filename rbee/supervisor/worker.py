@@ -64,7 +64,9 @@ class Child(Protocol):
         """Raises: LinkFullError."""
         ...
 
-    async def receive(self) -> list[bytes]: ...
+    async def receive(self) -> list[bytes]:
+        """Raises: trio.ClosedResourceError when the child is gone."""
+        ...
 
     def receive_nowait(self) -> list[bytes] | None: ...
 
@@ -300,6 +302,8 @@ async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None
                 await trio.lowlevel.checkpoint()
     except RemoteProtocolError as error:
         worker._end(f"broke the protocol: {error}")
+    except trio.ClosedResourceError:
+        return  # the process has ended, and `launch` was quicker than we to hear of it
 
 
 def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery: Delivery) -> None:

@@ -1,5 +1,6 @@
 """The supervisor's end of a link: one bound DEALER socket in a trio task."""
 
+import contextlib
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -45,6 +46,7 @@ class Link:
     def __init__(self, socket: RawSocket) -> None:
         self._socket = socket
         self._parked: trio.CancelScope | None = None
+        self._is_closed = False
 
     def send(self, frames: list[bytes]) -> None:
         """Queue one message. Never waits.
@@ -52,6 +54,8 @@ class Link:
         Raises:
           LinkFullError: the worker has not taken what was sent before.
         """
+        if self._is_closed:
+            raise LinkFullError("the worker takes no messages: its link is closed")
         try:
             self._socket.send_multipart(frames)
         except zmq.Again:
@@ -60,7 +64,11 @@ class Link:
             self._wake_receiver()
 
     async def receive(self) -> list[bytes]:
-        """Wait for one message. Cancelling it loses none."""
+        """Wait for one message. Cancelling it loses none.
+
+        Raises:
+          trio.ClosedResourceError: the link was closed, before or while this waited.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         while (frames := self.receive_nowait()) is None:
             await self._wait_edge()
@@ -68,14 +76,19 @@ class Link:
 
     def receive_nowait(self) -> list[bytes] | None:
         """The next message, or None when there is none. For the receiving task alone."""
+        if self._is_closed:
+            raise trio.ClosedResourceError("this link is closed")
         try:
             return self._socket.recv_multipart()
         except zmq.Again:
             return None
 
     def close(self) -> None:
-        """Close at once; what was not sent is dropped. A parked receiver must be gone before."""
-        assert self._parked is None, "a task still receives on this link"
+        """Close at once; what was not sent is dropped. A parked receiver is woken."""
+        self._is_closed = True
+        if self._parked is not None:
+            trio.lowlevel.notify_closing(self._socket.fileno())
+            self._parked.cancel(reason="the link was closed")
         self._socket.close()
 
     async def _wait_edge(self) -> None:
@@ -85,7 +98,8 @@ class Link:
             with self._parked:
                 # A message may have come between the last recv and here, its edge eaten.
                 if not self._socket.is_readable():
-                    await trio.lowlevel.wait_readable(self._socket.fileno())
+                    with contextlib.suppress(trio.ClosedResourceError):  # `receive` will say so
+                        await trio.lowlevel.wait_readable(self._socket.fileno())
         finally:
             self._parked = None
 

@@ -99,6 +99,26 @@ async def test_cancelling_receive_loses_no_message() -> None:
     socket.close()
 
 
+async def test_closing_a_link_ends_its_parked_receiver(tmp_path: Path) -> None:
+    factory = LinkFactory(tmp_path)
+    link, _ = factory.open("w")
+    ended: list[bool] = []
+
+    async def receive() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await link.receive()
+        ended.append(True)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await trio.testing.wait_all_tasks_blocked()
+        link.close()
+    assert ended
+    with pytest.raises(LinkFullError):
+        link.send([b"x"])
+    factory.close()
+
+
 async def test_two_receivers_on_one_link_are_a_bug() -> None:
     socket = EdgeSocket()
     link = Link(socket)

@@ -43,7 +43,7 @@ def given_stubborn_server(world: World, slots: str, fault: str) -> None:
 @step(r"a starting server whose worker will (\w+) and may stall for (\d+) second")
 def given_stalling_server(world: World, fault: str, stall_s: str) -> None:
     world.configure(
-        head=f"[worker]\nload_stall_s = {stall_s}\n", synthetic=f'fault = "{fault}"\nload_s = 60'
+        head=f"[worker]\nload_stall_s = {stall_s}\n", synthetic=f'fault = "{fault}"\nload_s = 0.2'
     )
     world.start(until_ready=False)
 
