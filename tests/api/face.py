@@ -151,7 +151,12 @@ class Face:
         exchange: Exchange | None = None,
         extensions: dict[str, Any] | None = None,
     ) -> Exchange:
-        """Make one request, and wait for its answer's end."""
+        """Make one request, and wait for its answer's end.
+
+        Args:
+          body: whole, or in the parts in which it arrives.
+          headers: beside a good Host, or as a list exactly those.
+        """
         exchange = exchange or Exchange()
         scope = _scope(method, path, headers, extensions)
         parts = [body] if isinstance(body, bytes) else list(body)
@@ -183,9 +188,10 @@ def _scope(
     headers: Mapping[str, str] | list[tuple[str, str]] | None,
     extensions: dict[str, Any] | None,
 ) -> Scope:
-    given = list(headers.items()) if isinstance(headers, Mapping) else list(headers or [])
-    if not any(name.lower() == "host" for name, _ in given):
-        given.append(("host", "localhost:7233"))
+    if isinstance(headers, list):
+        given = headers
+    else:
+        given = [*{"host": "localhost:7233", **(headers or {})}.items()]
     return {
         "type": "http",
         "asgi": {"version": "3.0"},

@@ -36,7 +36,7 @@ def read_remaining(
       deadlines: the values of `DEADLINE_HEADER`. The earlier of both holds.
 
     Returns:
-      Seconds, at most ``highest_s``; 0 or less if the deadline has passed.
+      Seconds, at most ``highest_s``; 0 if the deadline has passed.
 
     Raises:
       RequestError: a header is given twice or is malformed; names all.
@@ -60,7 +60,7 @@ def read_remaining(
         raise RequestError(
             ErrorCode.INVALID_REQUEST, message, param=wrong[0].field, details=tuple(wrong)
         )
-    return min(min(asked, default=default_s), highest_s)
+    return max(0.0, min(min(asked, default=default_s), highest_s))
 
 
 def rfc_3339(unix_s: float) -> str:
@@ -87,5 +87,5 @@ def _read_deadline(text: str, now_unix_s: float) -> float | None:
         # Python takes up to six digits of a second here, RFC 3339 any number.
         short = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper())
         return datetime.fromisoformat(short).timestamp() - now_unix_s
-    except (ValueError, OverflowError):  # 31 February; the year 1 in a zone east of here
+    except (ValueError, OverflowError):  # such as 31 February
         return None

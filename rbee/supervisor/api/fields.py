@@ -64,7 +64,7 @@ class Findings:
         first = self._violations[0]
         message = f"{first.field} {first.problem}"
         if self._count > 1:
-            message += f"; {self._count - 1} more in details"
+            message += f"; {self._count - 1} more"
         raise RequestError(
             ErrorCode.INVALID_REQUEST if self._is_invalid else ErrorCode.UNSUPPORTED_PARAMETER,
             message,
