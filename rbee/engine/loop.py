@@ -176,7 +176,8 @@ class WorkerLoop:
             bug = RequestError(ErrorCode.INTERNAL_ERROR, "an internal error in the worker")
             self._fail(message.request_id, bug)
             return
-        self._running[message.request_id] = start(message, job, self._clock())
+        resumed = admission.pieces(message.resume_ids)
+        self._running[message.request_id] = start(message, job, self._clock(), resumed)
 
     def _cancel(self, engine: Engine, request_id: int) -> None:
         if self._running.pop(request_id, None) is not None:

@@ -3,6 +3,7 @@
 Pure: no engine, link or clock. The step loop (`loop.py`) acts on what is decided here.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +40,10 @@ class Admission:
             if tokenizer.chat_template is not None
             else None
         )
+
+    def pieces(self, token_ids: Iterable[int]) -> Iterator[bytes]:
+        """The bytes of each token."""
+        return map(self._tokenizer.piece, token_ids)
 
     def job(self, message: Generate) -> Job:
         """The job that answers ``message``.
@@ -116,14 +121,22 @@ class Admission:
         return ask.tokens_max or context_length - prompt_tokens
 
 
-def start(message: Generate, job: Job, now_s: float) -> Running:
-    """The record of a job that the engine took."""
+def start(message: Generate, job: Job, now_s: float, resumed: Iterable[bytes]) -> Running:
+    """The record of a job that the engine took.
+
+    Args:
+      resumed: the pieces of the tokens that an earlier worker delivered. They are not sent
+        again, but half a character or half a stop string may end in what comes now.
+    """
+    text = TextStream(message.ask.stop)
+    for piece in resumed:
+        text.feed(piece)
     return Running(
         request_id=message.request_id,
         correlation_id=message.correlation_id,
         deadline_s=now_s + message.remaining_ms / 1000,
         started_s=now_s,
-        text=TextStream(message.ask.stop),
+        text=text,
         prompt_tokens=len(job.prompt_ids) - job.resumed,
         tokens=job.resumed,
     )
@@ -144,10 +157,10 @@ def take(running: Running, sampled: Sampled) -> Delta | None:
         if running.text.is_stopped:
             break
     finish: FinishReason | None = sampled.finish
+    if finish is not None and not running.text.is_stopped:
+        parts.append(running.text.flush())  # may still complete a stop string
     if running.text.is_stopped:
         finish = "stop"
-    elif finish is not None:
-        parts.append(running.text.flush())
     if used == 0 and finish is None:
         return None
     delta = Delta(
