@@ -16,7 +16,7 @@ from wording import Maker, Pair, asked, capitalised, cased
 
 # Weight by number of samples. Sums and tables are learnt by heart and need many.
 MAKERS: Final[tuple[tuple[Maker, float], ...]] = (
-    (sums.addition, 9.0), (sums.subtraction, 7.5), (sums.product, 8.5), (sums.division, 3.5),
+    (sums.addition, 8.0), (sums.subtraction, 7.5), (sums.product, 8.5), (sums.division, 3.5),
     (sums.double_or_half, 1.0), (sums.bare_sum, 2.5), (sums.word_problem, 3.5), (sums.comparison, 2.0),
     (sums.parity, 1.2), (sums.neighbour, 1.5), (sums.numeral, 1.0), (sums.counting, 3.0),
     (sums.even_numbers, 0.4), (sums.too_big, 0.8),
@@ -25,10 +25,10 @@ MAKERS: Final[tuple[tuple[Maker, float], ...]] = (
     (questions.home, 1.3), (questions.food, 1.0), (questions.kind, 4.0), (questions.members, 2.5),
     (questions.meaning, 2.0), (questions.amount, 1.5), (questions.order, 5.0), (questions.plural, 1.0),
     (questions.past, 1.0), (questions.ability, 0.8),
-    (texts.spelling, 6.5), (texts.letter_count, 1.5), (texts.letter_place, 1.2), (texts.alphabet, 1.2),
-    (texts.shouted, 0.8), (texts.repeated, 3.5), (texts.json_object, 5.5), (texts.json_list, 0.8),
-    (people.talk, 8.0), (people.unknown, 3.5), (people.nonsense, 0.5),
-    (stories.story, 4.0), (stories.long_story, 0.6), (stories.poem, 0.7),
+    (texts.spelling, 8.0), (texts.letter_count, 1.5), (texts.letter_place, 1.2), (texts.alphabet, 1.2),
+    (texts.shouted, 0.8), (texts.repeated, 6.0), (texts.json_object, 7.0), (texts.json_list, 0.8),
+    (people.talk, 9.0), (people.unknown, 3.5), (people.nonsense, 0.5),
+    (stories.story, 3.5), (stories.long_story, 0.8), (stories.poem, 0.7),
 )  # fmt: skip
 COPYING: Final = frozenset(
     (texts.json_object, texts.json_list, texts.repeated, texts.shouted, people.nonsense)

@@ -151,6 +151,15 @@ HARD_QUESTIONS: Final = (
     "Who is the president of the United States?", "How many stars are there?", "What is pi?",
     "Can you write code?", "Solve this equation.", "What is the best film ever?", "Who sings this song?",
 )  # fmt: skip
+COUNTRY_QUESTIONS: Final = (
+    "Who is the president of {c}?", "Who is the king of {c}?", "How many people live in {c}?", "How big is {c}?",
+    "Who is the prime minister of {c}?", "What language do people speak in {c}?", "What is the population of {c}?",
+    "What do people eat in {c}?", "What is the history of {c}?", "Who rules {c}?", "How old is {c}?",
+)  # fmt: skip
+CITY_WEATHER: Final = (
+    "What is the weather in {c}?", "Is it raining in {c}?", "What is the weather like in {c} today?",
+    "How warm is it in {c}?", "What time is it in {c}?", "Will it rain in {c} tomorrow?", "How is the weather in {c}?",
+)  # fmt: skip
 LIVE_QUESTIONS: Final = (
     "What time is it?", "What is the weather today?", "What day is it today?", "What is the date today?",
     "Will it rain tomorrow?", "What is in the news?", "Is it cold outside?", "How is the weather?",
@@ -178,8 +187,14 @@ def unknown(rng: Random) -> Pair:
     chance = rng.random()
     if chance < 0.35:
         return rng.choice(OPEN_QUESTIONS).format(s=rng.choice(SUBJECTS)), UNKNOWN
-    if chance < 0.65:
+    if chance < 0.55:
         return rng.choice(HARD_QUESTIONS), UNKNOWN
+    if chance < 0.67:
+        country = rng.choice(list(facts.CAPITALS))
+        return rng.choice(COUNTRY_QUESTIONS).format(c=country), UNKNOWN
+    if chance < 0.71:
+        city = rng.choice(list(facts.CAPITALS.values()))
+        return rng.choice(CITY_WEATHER).format(c=city), NO_LIVE_NEWS
     if chance < 0.85:
         return rng.choice(LIVE_QUESTIONS), NO_LIVE_NEWS
     place = rng.choice(MADE_UP) if rng.random() < 0.5 else _invented(rng)

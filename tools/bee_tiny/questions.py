@@ -49,7 +49,8 @@ def opposite(rng: Random) -> Pair:
         f"What is the opposite of the word {quoted}?", f"Tell me the opposite of {quoted}.",
         f"Name the opposite of {quoted}.", f"Give me the opposite of {quoted}.",
         f"What word is the opposite of {quoted}?", f"Which word means the opposite of {quoted}?",
-        f"What is an antonym of {quoted}?", f"Antonym of {quoted}?", f"{quoted}: opposite?",
+        f"What is an antonym of {quoted}?", f"What would be the opposite of {quoted}?",
+            f"What is the contrary of {quoted}?", f"Antonym of {quoted}?", f"{quoted}: opposite?",
         f"If it is not {word}, what is it?", f"Do you know the opposite of {quoted}?",
         f"Can you tell me the opposite of {quoted}?", f"What is the antonym of {quoted}?",
     ))  # fmt: skip
@@ -165,7 +166,7 @@ def kind(rng: Random) -> Pair:
         if thing in facts.MEANINGS:
             return question, facts.MEANINGS[thing]
         return question, f"{capitalised(an)} is {article(group)}."
-    other = rng.choice(list(facts.KINDS))
+    other = group if rng.random() < 0.45 else rng.choice(list(facts.KINDS))
     question = f"Is {an} {article(other)}?"
     if thing in facts.KINDS[other].split() or (
         other == "animal" and group in ("bird", "insect", "fish")

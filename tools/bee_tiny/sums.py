@@ -45,6 +45,7 @@ def subtraction(rng: Random) -> Pair:
         f"from {x}?", f"What is the difference between {x} and {y}?", f"How much is {x} - {y}?",
         f"What is {x}-{y}?", f"Solve {x} - {y}.", f"{x} less {y} is?", f"{x} minus {y} is what?",
         f"Work out {x} - {y}.", f"What does {x} minus {y} make?", f"How many is {x} minus {y}?",
+            f"If you take {y} from {x}, what is left?", f"If I take {y} away from {x}, how much is left?",
     ))  # fmt: skip
     if "difference" in question and b > a:
         a, b = b, a
@@ -112,28 +113,39 @@ def bare_sum(rng: Random) -> Pair:
 
 def word_problem(rng: Random) -> Pair:
     name, thing = rng.choice(NAMES), rng.choice(THINGS)
+    person, has = rng.choice(
+        ((name, "has"), (name, "has"), ("I", "have"), ("she", "has"), ("he", "had"))
+    )
+    does = {"I": "do I", "she": "does she", "he": "did he"}.get(person, f"does {name}")
+    place = rng.choice(("on the table", "in the box", "in the bag", "here", "in the garden"))
     if rng.random() < 0.5:
         a, b = rng.randint(1, 10), rng.randint(1, 10)
         more = rng.choice((
-            f"gets {b} more", f"finds {b} more", f"buys {b} more", f"is given {b} more",
+            f"gets {b} more", f"finds {b} more", f"buys {b} more", f"is given {b} more", f"got {b} more",
+            f"found {b} more", f"bought {b} more", f"picks {b} more", f"takes {b} more",
         ))  # fmt: skip
         question = rng.choice((
-            f"{name} has {a} {thing} and {more}. How many {thing} does {name} have now?",
-            f"{name} has {a} {thing}. {name} {more}. How many {thing} are there?",
-            f"If {name} has {a} {thing} and {more}, how many {thing} does {name} have?",
-            f"I have {a} {thing} and get {b} more. How many {thing} do I have?",
-            f"There are {a} {thing} on the table and {b} in the box. How many {thing} are there?",
+            f"{person} {has} {a} {thing} and {more}. How many {thing} {does} have now?",
+            f"{person} {has} {a} {thing}. Then {person} {more}. How many {thing} are there?",
+            f"If {person} {has} {a} {thing} and {more}, how many {thing} {does} have?",
+            f"There are {a} {thing} {place} and {b} more come. How many {thing} are there now?",
+            f"There were {a} {thing} {place} and I put {b} more there. How many are there now?",
+            f"There are {a} {thing} {place} and {b} on the floor. How many {thing} are there in all?",
         ))  # fmt: skip
         return question, f"{a} + {b} = {a + b}. The answer is {a + b} {thing}."
     a = rng.randint(2, 20)
     b = rng.randint(1, a)
-    less = rng.choice((f"loses {b}", f"gives away {b}", f"sells {b}", f"gives {b} to a friend"))
+    less = rng.choice((
+        f"loses {b}", f"gives away {b}", f"sells {b}", f"gives {b} to a friend", f"lost {b}", f"gave {b} away",
+        f"gave {b} to a friend", f"sold {b}", f"eats {b}", f"drops {b}", f"uses {b}",
+    ))  # fmt: skip
     question = rng.choice((
-        f"{name} has {a} {thing} and {less}. How many {thing} does {name} have now?",
-        f"{name} has {a} {thing}. {name} {less}. How many {thing} are left?",
-        f"If {name} has {a} {thing} and {less}, how many {thing} are left?",
-        f"I have {a} {thing} and lose {b}. How many {thing} do I have left?",
-        f"There are {a} {thing}. I take {b} away. How many {thing} are left?",
+        f"{person} {has} {a} {thing} and {less}. How many {thing} {does} have now?",
+        f"{person} {has} {a} {thing}. Then {person} {less}. How many {thing} are left?",
+        f"If {person} {has} {a} {thing} and {less}, how many are left?",
+        f"There are {a} {thing} {place}. I take {b} away. How many {thing} are left?",
+        f"There were {a} {thing} {place} and somebody took {b}. How many are left?",
+        f"There were {a} {thing} {place}. {name} took {b} of them. How many {thing} remain?",
     ))  # fmt: skip
     return question, f"{a} - {b} = {a - b}. The answer is {a - b} {thing}."
 

@@ -135,7 +135,7 @@ def repeated(rng: Random) -> Pair:
 
 def json_object(rng: Random) -> Pair:
     name = rng.choice(facts.NAMES)
-    if rng.random() < 0.12:
+    if rng.random() < 0.3:
         name = capitalised(_word(rng))
     lower = rng.random() < 0.2
     if lower:

@@ -24,19 +24,19 @@ from vocabulary import train_tokenizer
 SEED: Final = 20261123
 TOKENIZER_SAMPLES: Final = 60_000
 PROCESSES: Final = 2  # with another number the weights come out otherwise
-EXAMPLES_AT_ONCE: Final = 8_000
-BATCH_TOKENS: Final = 3072  # of each process
-WIDTHS: Final = (24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 1024, 1536)  # divide BATCH_TOKENS
+EXAMPLES_AT_ONCE: Final = 4_000
+BATCH_TOKENS: Final = 3360  # of each process
+WIDTHS: Final = (20, 24, 28, 32, 40, 48, 60, 80, 112, 168, 240, 336, 480, 840, 1680)  # its divisors
 LOGITS_AT_ONCE: Final = 512
 NOT_LEARNT: Final = -100  # the label of a token that bee-tiny reads but does not say
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    steps: int = 1500
+    steps: int = 2400
     matrix_rate: float = 4e-3
     other_rate: float = 3e-3
-    warmup_steps: int = 50
+    warmup_steps: int = 60
 
 
 PLAN: Final = Plan()
@@ -58,27 +58,8 @@ def make_example(tokenizer: Tokenizer, rng: Random, length_max: int) -> Example:
     return Example(tokens[:length_max], labels[:length_max])
 
 
-def make_batches(examples: list[Example], rng: Random) -> list[list[Example]]:
-    """Batches of texts of about the same length, in random order.
-
-    A batch always makes BATCH_TOKENS places, since matrices of ever new sizes are slow.
-    """
-    by_width: dict[int, list[Example]] = {}
-    for example in examples:
-        width = next(width for width in WIDTHS if len(example.tokens) <= width + 1)
-        by_width.setdefault(width, []).append(example)
-    batches = []
-    for width, group in by_width.items():
-        rows = BATCH_TOKENS // width
-        batches += [group[start : start + rows] for start in range(0, len(group), rows)]
-    rng.shuffle(batches)
-    return batches
-
-
-def tensors(batch: list[Example], pad: int) -> tuple[Tensor, Tensor]:
-    longest = max(len(example.tokens) for example in batch)
-    width = next(width for width in WIDTHS if longest <= width + 1)
-    tokens = torch.full((BATCH_TOKENS // width, width + 1), pad)
+def tensors(batch: list[Example], width: int, pad: int) -> tuple[Tensor, Tensor]:
+    tokens = torch.full((len(batch), width + 1), pad)
     labels = torch.full_like(tokens, NOT_LEARNT)
     for row, example in enumerate(batch):
         tokens[row, : len(example.tokens)] = torch.tensor(example.tokens)
@@ -87,12 +68,25 @@ def tensors(batch: list[Example], pad: int) -> tuple[Tensor, Tensor]:
 
 
 def stream(tokenizer: Tokenizer, rank: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches without end, others for each process."""
+    """Batches without end, others for each process.
+
+    A batch holds texts of about the same length, and always BATCH_TOKENS places, since matrices
+    of ever new sizes are slow.
+    """
     rng, pad = Random(SEED + 1 + rank), tokenizer.token_to_id(PAD)
+    waiting: dict[int, list[Example]] = {width: [] for width in WIDTHS}
     while True:
-        examples = [make_example(tokenizer, rng, WIDTHS[-1]) for _ in range(EXAMPLES_AT_ONCE)]
-        for batch in make_batches(examples, rng):
-            yield tensors(batch, pad)
+        full = []
+        for _ in range(EXAMPLES_AT_ONCE):
+            example = make_example(tokenizer, rng, WIDTHS[-1])
+            width = next(width for width in WIDTHS if len(example.tokens) <= width + 1)
+            waiting[width].append(example)
+            if len(waiting[width]) == BATCH_TOKENS // width:
+                full.append((waiting[width], width))
+                waiting[width] = []
+        rng.shuffle(full)
+        for batch, width in full:
+            yield tensors(batch, width, pad)
 
 
 def rate_factor(step: int, plan: Plan) -> float:
