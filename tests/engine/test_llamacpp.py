@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rbee
 from rbee.ask import Sampling
 from rbee.config import ModelConfig
 from rbee.engine.engine import Feature, JobFailed, LoadSpec
@@ -16,6 +17,9 @@ from rbee.errors import EngineError, ErrorCode, ExitCode, RequestError
 from rbee.wire import Phase
 from tests.engine.driving import Driven
 from tests.engine.tiny_gguf import BOS, END_OF_TURN, EOS, USER, vocabulary, write_tiny_gguf
+
+BEE_TINY = Path(rbee.__file__).parent / "models" / "bee_tiny" / "bee-tiny.gguf"
+CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def load(path: Path, **config: int | None) -> Driven:
@@ -316,6 +320,26 @@ def test_logits_that_are_no_numbers_fail_the_job_alone(
     assert failed.error is not None
     assert failed.error.code is ErrorCode.ENGINE_FAILED
     assert len(sound.token_ids) == 5
+
+
+def test_shipped_model_answers_the_same_alone_beside_others_and_resumed() -> None:
+    driven = load(BEE_TINY)
+    tokenizer = driven.engine.tokenizer
+    sampling = Sampling(temperature=0.7, seed=3)
+    prompts = [
+        tuple(tokenizer.encode(CHAT.format(question), special=True, bos=False))
+        for question in ("Tell me a story.", "What is 7 plus 5?", "What is the opposite of hot?")
+    ]
+    alone = [driven.answer(prompt, 120, sampling) for prompt in prompts]
+    assert [answer.finish for answer in alone] == ["stop"] * 3
+    together = driven.finish(*(driven.start(prompt, 120, sampling) for prompt in prompts))
+    assert [answer.token_ids for answer in together] == [answer.token_ids for answer in alone]
+    story = alone[0].token_ids
+    for had in (1, len(story) // 2, len(story)):
+        rest = driven.answer((*prompts[0], *story[:had]), 120 - had, sampling, resumed=had)
+        assert rest.token_ids == story[had:]
+        assert rest.finish == "stop"
+    driven.engine.close()
 
 
 def test_stopped_load_says_so(path: Path) -> None:

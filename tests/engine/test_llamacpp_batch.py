@@ -148,9 +148,9 @@ def test_gap_between_two_jobs_is_filled() -> None:
     jobs = [cache.start([i, i]) for i in range(3)]
     by_number = {number: release for number, _, release in jobs}
     by_number[1]()
-    assert [filler.number for filler in cache.sequences.fillers()] == [1]
+    assert [filler.number for filler in cache.sequences.fillers] == [1]
     by_number[0]()
-    assert cache.sequences.fillers() == []
+    assert cache.sequences.fillers == []
 
 
 def test_full_sequence_keeps_a_cell_for_a_filler() -> None:

@@ -81,6 +81,8 @@ class Context:
         self._wanted = np.zeros(tokens_max, np.int8)
         self._size = 0
         self._rows = 0
+        self._logits: FloatArray = np.empty((0, 0), np.float32)
+        self._logits_place = (0, 0)  # address and rows of `_logits`: the same from step to step
         self._batch = abi.Batch(
             0,
             self._tokens.ctypes.data,
@@ -128,10 +130,13 @@ class Context:
 
         They are the library's own memory, overwritten by the next `decode`.
         """
-        address: int = self._get_logits(self._pointer)
-        values = ctypes.c_float * (self._rows * self._vocabulary_size)
-        rows = np.ctypeslib.as_array(values.from_address(address))
-        return rows.reshape(self._rows, self._vocabulary_size)
+        place = (self._get_logits(self._pointer), self._rows)
+        if place != self._logits_place:
+            values = ctypes.c_float * (self._rows * self._vocabulary_size)
+            flat = np.ctypeslib.as_array(values.from_address(place[0]))
+            self._logits = flat.reshape(self._rows, self._vocabulary_size)
+            self._logits_place = place
+        return self._logits
 
     def remove(self, sequence: int, position: int) -> bool:
         """Forget a sequence from ``position`` on. False: this model can only forget it whole."""

@@ -7,12 +7,11 @@ Rule 2: jobs start in the order they came. One that finds no room waits, and tho
 """
 
 import collections
+import math
 import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 from typing import Final
-
-import numpy as np
 
 from rbee.ask import FinishReason
 from rbee.engine.engine import (
@@ -206,7 +205,7 @@ class LlamaCppEngine:
             start = len(running.sequence.token_ids)
             token_ids = running.token_ids[start : start + chunk.count]
             parts.append((running.sequence, token_ids, chunk.is_last))
-        fillers = self._sequences.fillers()
+        fillers = self._sequences.fillers
         filled = [*parts, *((filler, _FILLER, False) for filler in fillers)]
         if fillers:
             filled.sort(key=lambda part: part[0].number)
@@ -292,10 +291,10 @@ class LlamaCppEngine:
 
 def _argmax(rows: FloatArray) -> list[int] | None:
     """The likeliest token of each row; None if a row holds what is no number."""
-    places = rows.argmax(axis=1)
-    highest = rows[np.arange(len(rows)), places]  # not a number, if any in its row is not
-    ids: list[int] = places.tolist()
-    return ids if (highest > -np.inf).all() else None
+    ids: list[int] = rows.argmax(axis=1).tolist()
+    # Not a number is the highest of its row, and above nothing.
+    is_sound = all(rows.item(place, token_id) > -math.inf for place, token_id in enumerate(ids))
+    return ids if is_sound else None
 
 
 def _check(job: Job, model: LoadedModel) -> None:

@@ -50,6 +50,7 @@ class Sequences:
         self._cells = cells
         self._can_share = can_share
         self._uses = 0
+        self._fillers: list[Sequence] = []
 
     def acquire(self, token_ids: Items[int]) -> Sequence | None:
         """Give a job a sequence that already holds as much of its prompt as is known.
@@ -71,22 +72,20 @@ class Sequences:
         if len(target.token_ids) > length:
             self._drop(target, length)
         target.is_taken = True
-        self._touch(target)
+        self._note_use(target)
         return target
 
     def release(self, sequence: Sequence) -> None:
         """The job is done: keep what was computed for another one with the same beginning."""
         sequence.is_taken = False
-        self._touch(sequence)
+        self._note_use(sequence)
         if len(sequence.token_ids) >= self._cells:  # a cell for a filler
             self._drop(sequence, self._cells - 1)
 
+    @property
     def fillers(self) -> list[Sequence]:
         """The sequences in the gaps between those that are taken."""
-        taken = [sequence.number for sequence in self._all if sequence.is_taken]
-        if not taken:
-            return []
-        return [s for s in self._all[taken[0] : taken[-1]] if not s.is_taken]
+        return self._fillers
 
     def rewind(self, sequence: Sequence) -> None:
         """Take back what a decode left behind the listed tokens."""
@@ -131,9 +130,12 @@ class Sequences:
             self._memory.remove(sequence.number, 0)
         del sequence.token_ids[position:]
 
-    def _touch(self, sequence: Sequence) -> None:
+    def _note_use(self, sequence: Sequence) -> None:
         self._uses += 1
         sequence.used_at = self._uses
+        taken = [other.number for other in self._all if other.is_taken]
+        between = self._all[taken[0] : taken[-1]] if taken else []
+        self._fillers = [other for other in between if not other.is_taken]
 
 
 def common_length(first: Items[int], second: Items[int]) -> int:
