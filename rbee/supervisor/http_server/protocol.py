@@ -224,7 +224,6 @@ class Http1Protocol(H11Protocol):
         self.stream = None
         can_go_on = (
             not self._shutdown.is_set()
-            and self._outbox.broken is None
             and self.connection.our_state is h11.DONE
             and self.connection.their_state is h11.DONE
         )
