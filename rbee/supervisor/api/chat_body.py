@@ -52,7 +52,7 @@ def read_chat(raw: bytes) -> Order:
     """
     found = Findings()
     body = decode_json(raw)
-    values = read_fields(body, _PARAMETERS, found, ignored=_IGNORED)
+    values = read_fields(body, PARAMETERS, found, ignored=IGNORED_IN_CHAT)
     found.require(body, values, "model", "messages")
     check_together(values, found)
     tokens_max = _tokens_max(values, found)
@@ -216,9 +216,9 @@ _FORMATS: Final[Mapping[str, Mapping[str, Check[Any]]]] = {
     "json_schema": {"type": anything, "json_schema": _named_schema},
 }
 
-_IGNORED: Final = IGNORED | {"parallel_tool_calls"}
+IGNORED_IN_CHAT: Final = IGNORED | {"parallel_tool_calls"}
 
-_PARAMETERS: Final[Mapping[str, Check[Any]]] = {
+PARAMETERS: Final[Mapping[str, Check[Any]]] = {
     **COMMON,
     "messages": _messages,
     "max_completion_tokens": integer(1, TOKENS_MAX),

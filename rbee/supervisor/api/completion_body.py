@@ -29,7 +29,7 @@ def read_completion(raw: bytes) -> Order:
     """
     found = Findings()
     body = decode_json(raw)
-    values = read_fields(body, _PARAMETERS, found, ignored=IGNORED)
+    values = read_fields(body, PARAMETERS, found, ignored=IGNORED)
     found.require(body, values, "model", "prompt")
     check_together(values, found)
     prompts: tuple[Prompt, ...] = values.get("prompt", ())
@@ -102,7 +102,7 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-_PARAMETERS: Final[Mapping[str, Check[Any]]] = {
+PARAMETERS: Final[Mapping[str, Check[Any]]] = {
     **COMMON,
     "prompt": _prompts,
     "logprobs": integer(0, LOGPROBS_MAX),

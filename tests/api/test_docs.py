@@ -1,0 +1,75 @@
+"""The documents of the HTTP API are held to the code."""
+
+import re
+from pathlib import Path
+
+from rbee.config import ServerConfig
+from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.api import chat_body, completion_body
+from rbee.supervisor.api.app import make_routes
+from rbee.supervisor.api.parameters import COMMON, IGNORED
+from rbee.supervisor.api.problems import PROBLEMS, RETRIABLE, problem_response
+from rbee.supervisor.api.routing import ByMethod
+from tests.api.face import FakeOperations
+from tests.api.fake_generator import FakeGenerator
+
+DOCS = Path(__file__).parents[2] / "docs"
+API = (DOCS / "api.md").read_text("utf-8")
+ERRORS = (DOCS / "errors.md").read_text("utf-8")
+
+
+def section(title: str) -> str:
+    return API.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text: str) -> list[str]:
+    return re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE)
+
+
+def test_the_catalogue_of_errors_is_the_table_of_the_code() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d{3}) \| `(\w+)` \|", ERRORS, re.MULTILINE)
+    told = {code: (int(status), type_) for code, status, type_ in rows}
+    assert len(rows) == len(told)
+    assert told == {code.value: (each.status, each.type) for code, each in PROBLEMS.items()}
+    assert set(PROBLEMS) == set(ErrorCode)
+
+
+def test_the_settings_that_the_documents_name_are_there() -> None:
+    named = set(re.findall(r"`server\.(\w+)`", API + ERRORS))
+    assert named
+    assert named <= set(ServerConfig.__struct_fields__)
+
+
+async def test_every_route_is_documented_and_no_other() -> None:
+    real = set()
+    for route in make_routes(FakeGenerator(), FakeOperations(), ServerConfig(), lambda: 0.0):
+        assert isinstance(route.app, ByMethod)
+        path = route.path.replace(":path", "")
+        real |= {
+            f"{method} {path}" for method in set(route.app.allow.split(", ")) & {"GET", "POST"}
+        }
+    assert set(first_cells(section("Routes"))) == real
+
+
+def test_every_parameter_is_documented_and_no_other() -> None:
+    both = first_cells(section("Parameters of both completions"))
+    chat = first_cells(section("Parameters of `/v1/chat/completions`"))
+    plain = first_cells(section("Parameters of `/v1/completions`"))
+    assert set(both) == set(COMMON)
+    assert set(both) | set(chat) == set(chat_body.PARAMETERS)
+    assert set(both) | set(plain) == set(completion_body.PARAMETERS)
+
+
+def test_the_ignore_list_is_documented_and_nothing_else_is_ignored() -> None:
+    listed = set(re.findall(r"`(\w+)`", section("Taken and ignored"))) - {"unsupported_parameter"}
+    assert listed == chat_body.IGNORED_IN_CHAT
+    assert listed - {"parallel_tool_calls"} == IGNORED
+
+
+def test_what_may_be_tried_again_says_when() -> None:
+    for code, problem in PROBLEMS.items():
+        for seconds in (None, 0.0, 1.2, float("inf"), float("nan")):
+            response = problem_response(RequestError(code, "x", retry_after_s=seconds), "id")
+            told = response.headers.get("retry-after")
+            assert (told is not None) == (problem.status in RETRIABLE)
+            assert told is None or int(told) >= 1
