@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.api.json_text import DEPTH_MAX, decode_json
+from rbee.supervisor.api.json_text import CONTAINERS_MAX, DEPTH_MAX, decode_json
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text() | st.floats(-1e9, 1e9),
@@ -36,6 +36,8 @@ JSON = st.recursive(
         b"[" * 100_000,
         b'{"a":' * 100_000,
         b"[" * (DEPTH_MAX + 1) + b"]" * (DEPTH_MAX + 1),
+        b"[" + b"[]," * CONTAINERS_MAX + b"[]]",
+        b"[" + b"{}," * CONTAINERS_MAX + b"{}]",
         b'"\\ud800"',
         b'"\\ud800x"',
         b'"\\ud800\\ud800"',
@@ -49,7 +51,7 @@ JSON = st.recursive(
         '{"a": 1}'.encode("utf-16-le"),
         '{"a": 1}'.encode("utf-32-be"),
     ],
-    ids=repr,
+    ids=lambda raw: repr(raw[:40]),
 )
 def test_what_is_no_strict_json_is_refused(raw: bytes) -> None:
     with pytest.raises(RequestError) as caught:
@@ -75,6 +77,11 @@ def test_a_refusal_tells_the_place_and_never_the_text() -> None:
 )
 def test_what_only_looks_like_a_duplicate_key_is_taken(text: str) -> None:
     assert decode_json(text.encode()) == json.loads(text)
+
+
+def test_brackets_in_a_text_are_no_objects_or_arrays() -> None:
+    text = "[{" * CONTAINERS_MAX + '\\"[{'
+    assert decode_json(json.dumps([text, {text: text}]).encode()) == [text, {text: text}]
 
 
 @given(JSON, st.booleans(), st.sampled_from([None, 2]))

@@ -106,7 +106,7 @@ class Guard:
             method=scope["method"] if scope["method"] in _METHODS else "other",
             route=visit.route,
             status=visit.status,
-            outcome=visit.outcome or "ok",
+            outcome=visit.outcome or ("unanswered" if visit.status is None else "ok"),
             duration_s=round(trio.current_time() - visit.arrived_s, 4),
             **visit.facts,
         )
