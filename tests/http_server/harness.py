@@ -17,6 +17,11 @@ App = Callable[[Any, Any, Any], Awaitable[None]]
 
 PATIENCE_S = 10.0  # no read in these tests may take longer
 GET = b"GET / HTTP/1.1\r\nHost: rbee\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: rbee\r\nContent-Length: 6\r\n\r\n"
+CLOSE = b"GET / HTTP/1.1\r\nHost: rbee\r\nConnection: close\r\n\r\n"
+
+MOMENT_S = 0.2  # a timeout under test
+AT_ONCE_S = 0.5  # what "at once" may take on a busy machine
 
 
 class RecordingLog:
@@ -219,3 +224,7 @@ async def start_stream(scope: Any, send: Any) -> Any:
 
 async def end_stream(send: Any) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def never_answer(scope: Any, receive: Any, send: Any) -> None:
+    await trio.sleep_forever()

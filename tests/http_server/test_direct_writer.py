@@ -7,10 +7,18 @@ import pytest
 import trio
 
 from rbee.supervisor.http_server import DirectWriter
-from tests.http_server.harness import GET, Client, Server, end_stream, say_ok, start, start_stream
+from tests.http_server.harness import (
+    AT_ONCE_S,
+    GET,
+    MOMENT_S,
+    Client,
+    Server,
+    end_stream,
+    say_ok,
+    start,
+    start_stream,
+)
 
-AT_ONCE_S = 0.5
-MOMENT_S = 0.2
 PART = b"x" * 10_000
 
 

@@ -60,6 +60,7 @@ class Connection:
         self._socket = sock
         self._limits = limits
         self._log = surroundings.log
+        self._shutdown = surroundings.shutdown
         self._protocol = Http1Protocol(surroundings, self, peer, _address_of(sock))
         self._inbox: Inbox | None = None
         self._nursery: trio.Nursery | None = None
@@ -124,29 +125,32 @@ class Connection:
         while not self._is_ending:
             with trio.CancelScope(deadline=self._deadline) as self._waiting:
                 await trio.lowlevel.wait_readable(self._socket)
-            if self._waiting.cancelled_caught:
-                if trio.current_time() >= self._deadline:
+            is_late = self._waiting.cancelled_caught and trio.current_time() >= self._deadline
+            data = self._receive_nowait()
+            if data is None:
+                if is_late:  # and not only we: what had come in time was answered
                     return
-            elif not self._receive_nowait():
+            elif not data or not self._protocol.receive(data):
                 return
             await self._protocol.proceed()
             self._notice_head()
 
-    def _receive_nowait(self) -> bool:
-        """False: the client has gone, or has no business to stay."""
+    def _receive_nowait(self) -> bytes | None:
+        """None: there is nothing now. Empty: the client has gone."""
         try:
-            data = self._socket.recv(_READ_BYTES)
+            return self._socket.recv(_READ_BYTES)
         except BlockingIOError:
-            return True
+            return None
         except OSError:
             self.outbox.give_up("disconnected")
-            return False
-        return bool(data) and self._protocol.receive(data)
+            return b""
 
     def _notice_head(self) -> None:
         if self._phase is _Phase.IDLE and self._protocol.has_unread:
             self._phase = _Phase.HEAD
-            self._set_deadline(trio.current_time() + self._limits.headers_timeout_s)
+            is_last = self._shutdown.is_set()
+            timeout_s = _LAST_HEAD_S if is_last else self._limits.headers_timeout_s
+            self._set_deadline(trio.current_time() + timeout_s)
 
     async def _run_app(self, app: AppWrapper, scope: Scope, inbox: Inbox, send: Send) -> None:
         with Bulkhead(self._log, "request_failed", self.peer):
