@@ -29,6 +29,8 @@ class Burst:
 
     tokens: int
     elapsed_s: float
+    engine_cpu_s: float  # of the process that computes
+    supervisor_cpu_s: float = 0.0
 
     @property
     def tokens_per_s(self) -> float:
@@ -68,7 +70,7 @@ class Bare:
         pending = {number: list(prompt) for number, prompt in enumerate(prompts)}
         at = [0] * len(asks)
         counts = [0] * len(asks)
-        begun_s = time.monotonic()
+        begun_s, cpu_s = time.monotonic(), time.process_time()
         while pending:
             context.begin()
             for number, ids in pending.items():
@@ -85,14 +87,14 @@ class Bare:
                     del pending[number]
                 else:
                     pending[number] = [token_id]
-        elapsed_s = time.monotonic() - begun_s
+        elapsed_s, cpu_s = time.monotonic() - begun_s, time.process_time() - cpu_s
         for number in range(len(asks)):
             context.remove(number, 0)
-        return Burst(sum(counts), elapsed_s)
+        return Burst(sum(counts), elapsed_s, cpu_s)
 
     def engine_burst(self, asks: Sequence[Ask]) -> Burst:
         messages = [self._message(ask) for ask in asks]
-        begun_s = time.monotonic()
+        begun_s, cpu_s = time.monotonic(), time.process_time()
         for message in messages:
             self._engine.enqueue(self._admission.job(message))
         left, tokens = len(asks), 0
@@ -101,7 +103,7 @@ class Bare:
                 assert not isinstance(result, JobFailed), result
                 tokens += len(result.token_ids)
                 left -= result.finish is not None
-        return Burst(tokens, time.monotonic() - begun_s)
+        return Burst(tokens, time.monotonic() - begun_s, time.process_time() - cpu_s)
 
     def close(self) -> None:
         self._engine.close()

@@ -49,6 +49,7 @@ def rbee(config: str) -> Iterator[Running]:
             url = lines.wait("supervisor_started")["url"]
             port = int(url.rpartition(":")[2])
             lines.wait("serving")
+            lines.stop_reading()
             yield Running(process.pid, _workers_ready(url), port)
 
 
@@ -85,6 +86,7 @@ class _Lines:
     def __init__(self, pipe: IO[bytes] | None) -> None:
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._seen: list[str] = []
+        self._is_starting = True
         assert pipe is not None, "the process was started with this pipe"
         threading.Thread(target=self._read, args=(pipe,), daemon=True).start()
 
@@ -100,11 +102,18 @@ class _Lines:
                 raise ServerError(f"no {name} came; the last lines: {self._seen[-20:]}")
             if line.get("event") == name or name in line:
                 return line
+            if line.get("event") == "not_serving":
+                raise ServerError(f"it does not serve; the last lines: {self._seen[-20:]}")
+
+    def stop_reading(self) -> None:
+        """From now on lines are dropped: reading them would take from the load client's core."""
+        self._is_starting = False
 
     def _read(self, pipe: IO[bytes]) -> None:
         for raw in pipe:
-            if len(self._seen) < 1000:
-                self._seen.append(raw.decode("utf-8", "replace"))
+            if not self._is_starting:
+                continue
+            self._seen.append(raw.decode("utf-8", "replace"))
             with contextlib.suppress(ValueError):
                 line = json.loads(raw)
                 if isinstance(line, dict):

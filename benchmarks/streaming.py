@@ -92,7 +92,7 @@ def measure(start: Start, load: Load) -> Round:
 def _cpu(server: Running) -> usage.CpuTimes:
     return usage.CpuTimes(
         supervisor_s=usage.cpu_s(server.pid),
-        workers_s=sum(usage.cpu_s(pid) for pid in server.worker_pids),
+        workers_s=usage.cpu_s(*server.worker_pids),
         client_s=time.process_time(),
         machine_s=usage.machine_cpu_s(),
         wall_s=time.monotonic(),
