@@ -32,7 +32,7 @@ class ServerConfig(Section, frozen=True):
     bind: str = "127.0.0.1:7233"  # 7233 spells rbee; [::1]:7233 for IPv6
     run_dir: str = ""  # "": $XDG_RUNTIME_DIR/rbee, else /run/rbee for root, else /tmp/rbee-UID
     allowed_hosts: tuple[str, ...] = ()  # Host names taken beside loopback names
-    body_bytes_max: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+    body_bytes_max: Annotated[int, Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Seconds = 30.0  # a request's body must have come by then
     deadline_s: Seconds = 300.0  # of a request that names none
     deadline_s_max: Seconds = 3600.0

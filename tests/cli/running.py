@@ -53,9 +53,21 @@ class Terminal:
     def type(self, keys: bytes) -> None:
         os.write(self._master, keys)
 
-    def wait_for(self, text: str) -> None:
+    def interrupt(self, text: str) -> None:
+        """Press Ctrl-C at the prompt until the text is shown.
+
+        Once may not be enough: CPython's readline sleeps through a signal that comes between
+        its last look for one and its `select`, until the next key.
+        """
+        for _ in range(5):
+            self.type(CTRL_C)
+            with contextlib.suppress(AssertionError):
+                return self.wait_for(text, timeout_s=2)
+        return self.wait_for(text)
+
+    def wait_for(self, text: str, timeout_s: float = TIMEOUT_S) -> None:
         """Wait until the text is shown, after what was waited for before."""
-        until_s = time.monotonic() + TIMEOUT_S
+        until_s = time.monotonic() + timeout_s
         while text not in self.shown[self._seen :]:
             left_s = until_s - time.monotonic()
             assert left_s > 0, f"{text!r} did not come; shown is {self.shown!r}"

@@ -157,8 +157,7 @@ def test_commands_of_a_conversation(tmp_path: Path) -> None:
             terminal.type(typed)
             terminal.wait_for(shown)
         terminal.wait_for("> ")
-        terminal.type(CTRL_C)
-        terminal.wait_for("Ctrl-D or /quit leaves")
+        terminal.interrupt("Ctrl-D or /quit leaves")
         terminal.type(b"/quit\n")
         assert terminal.wait_end() == 0
     assert [chat["model"] for chat in answers.chats] == ["other", "other"]
