@@ -1,5 +1,6 @@
 """A client that streams, in a thread of its own, over a plain socket that a test can cut."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -13,13 +14,18 @@ class Stream:
 
     Args:
       is_streamed: whether the body asks for a stream; its events are taken apart then.
+      reads: False: a client that asks and then reads nothing.
     """
 
     def __init__(
-        self, url: str, path: str, body: dict[str, Any], *, is_streamed: bool = True
+        self,
+        url: str,
+        path: str,
+        body: dict[str, Any],
+        *,
+        is_streamed: bool = True,
+        reads: bool = True,
     ) -> None:
-        parts = urlsplit(url)
-        assert parts.hostname is not None
         self.status: int | None = None
         self.headers: dict[str, str] = {}
         self.raw = b""
@@ -27,14 +33,26 @@ class Stream:
         self.is_over = threading.Event()
         self.has_begun = threading.Event()
         self._is_streamed = is_streamed
-        self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
-        self._connection.connect()
+        self._connection = Stream.connect(url, None if reads else 4096)
         payload = {**body, "stream": True} if is_streamed else body
         headers = {"content-type": "application/json"}
         self._connection.request("POST", path, json.dumps(payload), headers)
         self._socket: socket.socket = self._connection.sock
-        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread = threading.Thread(target=self._read if reads else int, daemon=True)
         self._thread.start()
+
+    @staticmethod
+    def connect(url: str, receive_bytes: int | None = None) -> http.client.HTTPConnection:
+        """An idle connection."""
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
+        connection.sock = socket.socket()
+        if receive_bytes is not None:  # a small window: what is not read stays at the server
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.sock.settimeout(60)
+        connection.sock.connect((parts.hostname, parts.port))
+        return connection
 
     @property
     def text(self) -> str:
@@ -72,7 +90,8 @@ class Stream:
 
     def cut(self) -> None:
         """Go away in the middle, as a client that was killed."""
-        self._socket.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # the server was quicker
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
         self._connection.close()
 
