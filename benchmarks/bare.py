@@ -14,6 +14,8 @@ from pathlib import Path
 from rbee.ask import Ask, Message, Sampling
 from rbee.config import ModelConfig
 from rbee.engine.engine import EngineInfo, Feature, JobFailed, LoadSpec
+from rbee.engine.llamacpp import abi
+from rbee.engine.llamacpp.batch import BATCH_TOKENS_MAX
 from rbee.engine.llamacpp.context import AbortFlag
 from rbee.engine.llamacpp.engine import LlamaCppEngine
 from rbee.engine.llamacpp.model import LoadedModel, load_model
@@ -43,7 +45,8 @@ class Bare:
     def __init__(self, path: Path, batch_size: int) -> None:
         config = ModelConfig(ref=f"file:{path}", name=MODEL_NAME, batch_size=batch_size)
         spec = LoadSpec(config, path, os.cpu_count() or 1)
-        self._library: LoadedModel = load_model(spec, AbortFlag(), _ignore)
+        self._abort = AbortFlag()  # the context reads it: it must live as long
+        self._library: LoadedModel = load_model(spec, self._abort, _ignore)
         self._engine = LlamaCppEngine()
         self.info: EngineInfo = self._engine.load(spec, _ignore)
         self._admission = Admission(self.info, self._engine.tokenizer)
@@ -64,31 +67,29 @@ class Bare:
         return Ask(model=MODEL_NAME, prompt=text, tokens_max=tokens_max, sampling=sampling)
 
     def library_burst(self, asks: Sequence[Ask]) -> Burst:
-        prompts = [self._admission.job(self._message(ask)).prompt_ids for ask in asks]
-        limits = [ask.tokens_max or 1 for ask in asks]
+        jobs = [self._admission.job(self._message(ask)) for ask in asks]
         context, end_ids = self._library.context, self._library.tokenizer.end_ids
-        pending = {number: list(prompt) for number, prompt in enumerate(prompts)}
-        at = [0] * len(asks)
-        counts = [0] * len(asks)
+        pending = {number: list(job.prompt_ids) for number, job in enumerate(jobs)}
+        at, counts = [0] * len(jobs), [0] * len(jobs)
         begun_s, cpu_s = time.monotonic(), time.process_time()
         while pending:
+            chosen = _fitting(pending)
             context.begin()
-            for number, ids in pending.items():
-                context.add(number, ids, at[number], is_last=True)
-                at[number] += len(ids)
+            for number in chosen:
+                context.add(number, pending[number], at[number], is_last=True)
+                at[number] += len(pending[number])
             code = context.decode()
-            assert code == 0, f"llama_decode gave {code}"
-            likeliest = context.logits().argmax(axis=1)
-            for row, number in enumerate(tuple(pending)):
-                token_id = int(likeliest[row])
+            assert code == abi.DECODE_OK, f"llama_decode gave {code}"
+            for number, likeliest in zip(chosen, context.logits().argmax(axis=1), strict=True):
+                token_id = int(likeliest)
                 is_end = token_id in end_ids
                 counts[number] += not is_end
-                if is_end or counts[number] == limits[number]:
+                if is_end or counts[number] == jobs[number].tokens_max:
                     del pending[number]
                 else:
                     pending[number] = [token_id]
         elapsed_s, cpu_s = time.monotonic() - begun_s, time.process_time() - cpu_s
-        for number in range(len(asks)):
+        for number in range(len(jobs)):
             context.remove(number, 0)
         return Burst(sum(counts), elapsed_s, cpu_s)
 
@@ -112,6 +113,17 @@ class Bare:
     def _message(self, ask: Ask) -> Generate:
         self._next_id += 1
         return Generate(self._next_id, ask, 3_600_000, f"burst-{self._next_id}")
+
+
+def _fitting(pending: dict[int, list[int]]) -> list[int]:
+    """The streams whose tokens fit one batch; of those with long prompts the first ones."""
+    chosen, room = [], BATCH_TOKENS_MAX
+    for number, ids in pending.items():
+        if len(ids) <= room:
+            chosen.append(number)
+            room -= len(ids)
+    assert chosen, f"a prompt is longer than a batch of {BATCH_TOKENS_MAX} tokens"
+    return chosen
 
 
 def _ignore(_phase: Phase, _fraction: float) -> None:

@@ -15,6 +15,7 @@ import msgspec
 
 _DATA: Final = b"data: "
 _DONE: Final = b"[DONE]"
+_NO_ERROR: Final = msgspec.Raw()
 
 
 class TranscriptError(Exception):
@@ -32,7 +33,7 @@ class _Choice(msgspec.Struct):
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = _NO_ERROR
 
 
 _decoder: Final = msgspec.json.Decoder(_Chunk)
@@ -110,7 +111,7 @@ def _read_events(
             chunk = _decoder.decode(payload)
         except msgspec.MsgspecError as error:
             raise TranscriptError(f"event is no chunk: {error}") from None
-        if chunk.error is not None:
+        if bytes(chunk.error):
             raise TranscriptError(f"error event: {bytes(chunk.error)[:200]!r}")
         for choice in chunk.choices:
             finish = choice.finish_reason or finish
