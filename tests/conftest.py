@@ -1,5 +1,19 @@
 """What all tests share: assertions of the helpers explain themselves."""
 
+import signal
+
 import pytest
+from hypothesis import settings
+
+# A busy machine is no bug, so no example has a deadline. The same examples each time: what
+# fails here fails again. `pytest --hypothesis-profile explore` looks for new ones.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=1000)
+settings.load_profile("repeatable")
+
+# Started in the background of a shell, this process would have SIGINT ignored, and so would
+# all that the tests start: nothing could be stopped by Ctrl-C then.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest.register_assert_rewrite("tests.e2e", "tests.specs", "tests.supervisor", "tests.engine")
