@@ -1,7 +1,8 @@
 """A worker of the baseline: a steady pace, one message per step with the deltas of all streams.
 
-It keeps the pace as rbee's synthetic engine does: all streams tick together, and after a delay
-the next steps come sooner until the pace is kept on average, up to one second.
+It keeps the pace as rbee's synthetic engine does: all streams tick together, requests join
+between two steps, and after a delay the next steps come sooner until the pace is kept on
+average, up to one second.
 """
 
 import argparse
@@ -33,17 +34,15 @@ def work(address: str, tokens_per_s: float) -> None:
     period_s, tick_s = 1 / tokens_per_s, time.monotonic()
     link.send(b"ready")
     while True:
-        wait_s = max(0.0, tick_s - time.monotonic()) if running else 3600.0
-        readable = dict(poller.poll(int(wait_s * 1000)))
+        readable = dict(poller.poll(0 if running else None))
         if 0 in readable and not os.read(0, 1):
             return
         if link in readable:
-            was_idle = not running
-            _obey(link, running)
-            if was_idle and running:
+            if not running:
                 tick_s = max(tick_s, time.monotonic())
-        if running and not readable:
-            time.sleep(max(0.0, tick_s - time.monotonic()))  # poll counts in milliseconds
+            _obey(link, running)
+        if running:  # what comes in during a step is seen after it, as an engine would
+            time.sleep(max(0.0, tick_s - time.monotonic()))
             now_s = time.monotonic()
             tick_s = max(tick_s + period_s, now_s - CATCH_UP_S)
             link.send(encoder.encode(_step(running)))
