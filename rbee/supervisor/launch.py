@@ -39,6 +39,9 @@ LINE_BYTES_MAX: Final = 4096
 # How long the output of a worker that has ended may still come.
 OUTPUT_TAIL_S: Final = 0.2
 
+# How long its link stays open for whoever still receives.
+LINK_TAIL_S: Final = 1.0
+
 Spawn = Callable[[list[str], dict[str, str], list[int], int], Process]
 
 
@@ -112,6 +115,8 @@ class Launcher:
                         child._ended.set()
                         # Its end of the pipe is closed, unless a stray grandchild holds it.
                         reading.deadline = trio.current_time() + OUTPUT_TAIL_S
+                # What it said over the link is still taken; whoever has it cancels us.
+                await trio.sleep(LINK_TAIL_S)
         finally:
             link.close()
             path.unlink(missing_ok=True)

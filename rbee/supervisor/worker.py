@@ -27,6 +27,9 @@ from rbee.wire import Beat, Bye, Failed, FromWorker, Hello, Loading, Phase, Read
 WATCH_EVERY_S: Final = 1.0
 SUSPENDED_AFTER_S: Final = 2.0
 
+# What a worker said before it ended may still be on its way: its last tokens, and why it ended.
+LAST_WORDS_S: Final = 0.02
+
 # Messages that one receiver takes before it lets the other tasks run.
 MESSAGES_PER_TURN: Final = 16
 
@@ -125,6 +128,8 @@ class Worker:
         self._fault = ""
         self._said = ""
         self._was_asked = False
+        self._has_ended = False  # the process; what it said may still come in
+        self._has_left = trio.Event()  # it said Bye, or what will never be understood
 
     @property
     def state(self) -> WorkerState:
@@ -132,7 +137,9 @@ class Worker:
 
     @property
     def takes_requests(self) -> bool:
-        return self._state in TAKES_REQUESTS and self._dialogue.open_requests < self.batch_size
+        if self._has_ended or self._state not in TAKES_REQUESTS:
+            return False
+        return self._dialogue.open_requests < self.batch_size
 
     @property
     def open_requests(self) -> int:
@@ -250,6 +257,9 @@ async def run_worker(
             nursery.start_soon(_receive, worker, plan, delivery)
             nursery.start_soon(_watch, worker, limits)
             ended = await child.wait_exit()
+            worker._has_ended = True
+            with trio.move_on_after(LAST_WORDS_S):
+                await worker._has_left.wait()
             nursery.cancel_scope.cancel(reason="the worker process ended")
     finally:
         if worker is not None:
@@ -302,8 +312,9 @@ async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None
                 await trio.lowlevel.checkpoint()
     except RemoteProtocolError as error:
         worker._end(f"broke the protocol: {error}")
+        worker._has_left.set()
     except trio.ClosedResourceError:
-        return  # the process has ended, and `launch` was quicker than we to hear of it
+        worker._has_left.set()  # `launch` is done with it
 
 
 def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery: Delivery) -> None:
@@ -322,6 +333,7 @@ def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery
             worker._beats += 1
         case Bye(reason=reason):
             worker._said = reason
+            worker._has_left.set()
         case Hello() | Loading() | Ready():
             _take_loading(worker, message, plan, delivery)
         case _:

@@ -23,7 +23,8 @@ QUICK = WorkerConfig(term_after_s=0.2, kill_after_s=0.5)
 GATE = """
 import os, signal, sys, time
 boot_fd, life_fd = int(sys.argv[-2]), int(sys.argv[-1])
-while os.read(boot_fd, 4096): pass
+DOCUMENT = b""
+while part := os.read(boot_fd, 4096): DOCUMENT += part
 print("through the gate", flush=True)
 """
 
@@ -181,3 +182,21 @@ def test_start_ticks_tell_two_processes_apart() -> None:
     assert start_ticks(os.getpid()) != start_ticks(1)
     with pytest.raises(OSError, match="No such file"):
         start_ticks(2**22 + 1)
+
+
+async def test_what_a_worker_said_before_it_ended_is_still_received(tmp_path: Path) -> None:
+    script = """
+import json, zmq
+boot = json.loads(DOCUMENT)
+link = zmq.Context().socket(zmq.DEALER)
+link.connect("ipc://" + boot["link_path"])
+for number in range(5):
+    link.send_multipart([b"last words", b"%d" % number])
+link.close(linger=1000); link.context.term()
+os._exit(3)
+"""
+    async with launched(script, tmp_path) as (child, _, _scope, _hurry):
+        assert await child.wait_exit() == (3, None)
+        with trio.fail_after(2):
+            said = [await child.receive() for _ in range(5)]
+    assert said == [[b"last words", b"%d" % number] for number in range(5)]

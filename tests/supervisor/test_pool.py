@@ -13,7 +13,7 @@ from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
-from rbee.wire import Cancel, Delta, Generate
+from rbee.wire import Cancel, Delta, Generate, Step
 from tests.supervisor.fakes import FakeChild, FakeLaunch, NoLog, plan
 
 ASK = Ask(model="m", prompt="hi")
@@ -257,3 +257,16 @@ async def test_workers_killed_without_end_lose_no_request(autojump_clock: MockCl
         assert all(sink.text == "0 1 2 " for sink in complete)
         broken = [sink for sink in sinks if sink.error is not None]
         assert all(sink.deltas for sink in broken), "only what had begun may end with an error"
+
+
+async def test_an_answer_that_was_complete_when_its_worker_died_is_complete(
+    autojump_clock: MockClock,
+) -> None:
+    async with pool_of(FakeChild(answers=False)) as (pool, launch, _slots):
+        sink, request_id = submit(pool)
+        await trio.sleep(1)
+        child = launch.launched[0]
+        child.say(Step(1, (Delta(request_id, 0, (7,), "whole", "stop", 1),)))
+        child.end(signal=9)  # in the same moment: the end is seen before the words
+        await trio.sleep(5)
+        assert (sink.text, sink.error) == ("whole", None)
