@@ -60,6 +60,7 @@ def baseline(workers: int, tokens_per_s: float, *, uvloop: bool = False) -> Iter
     command += ["--tokens-per-s", str(tokens_per_s), *(["--uvloop"] if uvloop else [])]
     with _process(command, stdout=subprocess.PIPE) as process:
         ready = _Lines(process.stdout).wait("port")
+        print(f"baseline: {ready['stack']}", file=sys.stderr, flush=True)
         yield Running(process.pid, tuple(ready["workers"]), ready["port"])
 
 

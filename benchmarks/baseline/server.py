@@ -183,8 +183,10 @@ async def serve(workers_count: int, tokens_per_s: float) -> None:
                 timeout_graceful_shutdown=2,
             )  # fmt: skip
             pids = [worker.process.pid for worker in workers]
-            loop = type(asyncio.get_running_loop()).__module__
-            ready = {"port": sock.getsockname()[1], "workers": pids, "loop": loop}
+            config.load()
+            stack = f"uvicorn {uvicorn.__version__}, {type(asyncio.get_running_loop()).__module__},"
+            stack += f" {config.http_protocol_class.__name__}"
+            ready = {"port": sock.getsockname()[1], "workers": pids, "stack": stack}
             print(json.dumps(ready), flush=True)
             await uvicorn.Server(config).serve([sock])
             for receiver in receivers:
