@@ -38,8 +38,9 @@ lint: setup
 
 check: lint test ## ruff, mypy --strict, import contracts, tests
 
-bench: setup ## the streaming benchmark and the engine's overhead
+bench: setup ## streams, plain requests and the engine's overhead, beside their baselines
 	$(BIN)/python benchmarks/streaming.py
+	$(BIN)/python benchmarks/plain_requests.py
 	$(BIN)/python benchmarks/engine_overhead.py
 
 lock: setup ## pin the dependencies anew

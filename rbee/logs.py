@@ -2,17 +2,30 @@
 
 Rule 1: an event is a name in lower_snake_case; what happened to whom stands in its fields.
 Rule 2: no prompt, no answer, no secret. Control characters are escaped by the renderer.
+Rule 3: whoever logs never waits: a reader of stderr that stalls, or a full disk behind it,
+        must not stop the supervisor. Lines that find no room are counted, and told later.
 """
 
+import atexit
 import contextlib
 import io
 import os
+import queue
 import sys
+import threading
 from typing import Any, Final, Protocol, TextIO, cast
 
 from rbee.config import LogConfig
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+# Lines that wait for a slow reader: some MiB, and minutes of an ordinary server's log.
+WAITING_LINES_MAX: Final = 10_000
+
+# What is still waiting when the process ends gets so long to leave.
+CLOSE_TIMEOUT_S: Final = 1.0
+
+_STDERR: Final = 2
 
 
 class Log(Protocol):
@@ -27,16 +40,39 @@ class Log(Protocol):
     def error(self, event: str, **fields: Any) -> Any: ...  # noqa: ANN401
 
 
-class _Stderr(io.TextIOBase):
-    """Stderr that never raises and never blocks the supervisor for good.
+class LineWriter(io.TextIOBase):
+    """Writes lines to a descriptor from a thread of its own. `write` never waits or raises."""
 
-    A reader that went away, or a full disk behind a redirect, must not end the server.
-    """
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._dropped = 0
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
-            os.write(2, text.encode("utf-8", "replace"))
+        if self._waiting.qsize() < WAITING_LINES_MAX:
+            self._waiting.put(text)
+        else:
+            self._dropped += 1
         return len(text)
+
+    def close(self) -> None:
+        """Let what waits leave, for `CLOSE_TIMEOUT_S` at most."""
+        self._waiting.put(None)
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+    def _run(self) -> None:
+        while (text := self._waiting.get()) is not None:
+            with contextlib.suppress(OSError):  # the reader is gone, or the disk is full
+                self._write_all(text.encode("utf-8", "replace"))
+            dropped, self._dropped = self._dropped, 0
+            if dropped:
+                self.write(f'{{"event": "log_lines_dropped", "lines": {dropped}}}\n')
+
+    def _write_all(self, data: bytes) -> None:
+        while data:
+            data = data[os.write(self._descriptor, data) :]
 
 
 def open_log(config: LogConfig) -> Log:
@@ -53,10 +89,12 @@ def open_log(config: LogConfig) -> Log:
         renderer: list[Any] = [_escape_controls, structlog.dev.ConsoleRenderer(colors=is_terminal)]
     else:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    writer = LineWriter(_STDERR)
+    atexit.register(writer.close)
     structlog.configure(
         processors=[*shared, *renderer],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
-        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, _Stderr())),
+        logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, writer)),
         cache_logger_on_first_use=True,
     )
     log: Log = structlog.get_logger()

@@ -8,6 +8,7 @@ The nesting of nurseries is the order of shutdown, innermost first:
 """
 
 import functools
+import gc
 import os
 import random
 import signal
@@ -66,6 +67,7 @@ def serve(config: Config) -> int:
         links = LinkFactory(run_dir.path)
         try:
             house = _build(config, plans, links, log, Bind(bind.host, _port(sockets)))
+            _calm_collector()
             trio.run(_run, house, sockets, limits)
         except Exception as bug:
             log.error("supervisor_failed", exc_info=bug)  # noqa: TRY400  # any logger, not logging's
@@ -76,6 +78,18 @@ def serve(config: Config) -> int:
                 each.close()
     log.info("supervisor_stopped", pid=os.getpid())
     return ExitCode.OK
+
+
+def _calm_collector() -> None:
+    """Keep Python's cycle collector from pausing all streams at once.
+
+    What was imported lives for ever: it is frozen, and not looked at again. Measured with
+    1000 streams of 20 tokens/s on 2 busy cores: time to first token at p99 fell from
+    231-361 ms to 131-171 ms, the longest pause from about 80 ms to 39-69 ms.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 @dataclass(frozen=True, slots=True)

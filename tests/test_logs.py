@@ -1,0 +1,68 @@
+"""The log: whole lines, in order; and a reader that stalls stops nobody."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from rbee.logs import WAITING_LINES_MAX, LineWriter
+
+
+def read_all(descriptor: int, lines: list[str]) -> None:
+    with os.fdopen(descriptor) as pipe:
+        lines.extend(pipe)
+
+
+def test_lines_come_out_whole_and_in_order() -> None:
+    read_fd, write_fd = os.pipe()
+    lines: list[str] = []
+    reader = threading.Thread(target=read_all, args=(read_fd, lines))
+    reader.start()
+    writer = LineWriter(write_fd)
+    for number in range(5000):
+        writer.write(f"line {number} {'x' * 100}\n")
+    writer.close()
+    os.close(write_fd)
+    reader.join(10)
+    assert [line.split()[1] for line in lines] == [str(number) for number in range(5000)]
+
+
+def test_a_reader_that_stalls_stops_nobody_and_what_was_dropped_is_told() -> None:
+    read_fd, write_fd = os.pipe()
+    writer = LineWriter(write_fd)
+    for _ in range(WAITING_LINES_MAX + 5000):  # far more than the pipe holds; this returns
+        writer.write("x" * 100 + "\n")
+    lines: list[str] = []
+    reader = threading.Thread(target=read_all, args=(read_fd, lines))
+    reader.start()
+    writer.close()
+    os.close(write_fd)
+    reader.join(10)
+    told = [json.loads(line) for line in lines if line.startswith("{")]
+    assert sum(event["lines"] for event in told) + len(lines) - len(told) == (
+        WAITING_LINES_MAX + 5000
+    )
+
+
+def test_a_reader_that_is_gone_is_no_error() -> None:
+    read_fd, write_fd = os.pipe()
+    os.close(read_fd)
+    writer = LineWriter(write_fd)
+    writer.write("nobody reads this\n")
+    writer.close()
+    os.close(write_fd)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_control_characters_reach_nobodys_terminal(form: str) -> None:
+    script = (
+        "from rbee.config import LogConfig; from rbee.logs import open_log;"
+        f"open_log(LogConfig(format='{form}')).info('worker_output', line='a\\x1b[2Jb\\r\\nc')"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
+    assert b"\x1b[2J" not in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert b"worker_output" in done.stderr
