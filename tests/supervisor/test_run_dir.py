@@ -1,0 +1,71 @@
+"""The run directory: ours, closed to others, held by one supervisor, gone at the end."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from rbee.errors import RunDirError
+from rbee.supervisor.run_dir import RunDir, default_run_dir
+
+
+def test_it_is_made_closed_to_others_and_taken_away(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "run"
+    with RunDir(path):
+        assert path.stat().st_mode & 0o777 == 0o700
+        assert (path / "lock").read_text().strip() == str(os.getpid())
+    assert not path.exists()
+
+
+def test_a_second_holder_is_refused_and_told_who_has_it(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "run"), pytest.raises(RunDirError, match=f"pid {os.getpid()}"):
+        RunDir(tmp_path / "run").__enter__()
+    with RunDir(tmp_path / "run"):
+        assert (tmp_path / "run").exists()
+
+
+def test_sockets_of_a_killed_supervisor_are_swept_and_other_files_left(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path / "w-stale"))
+    (path / "notes.txt").write_text("not ours")
+    with RunDir(path):
+        assert sorted(entry.name for entry in path.iterdir()) == ["lock", "notes.txt"]
+    assert [entry.name for entry in path.iterdir()] == ["notes.txt"]
+
+
+def test_a_directory_open_to_others_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    path.mkdir()
+    path.chmod(0o755)
+    with pytest.raises(RunDirError, match="closed to others"):
+        RunDir(path).__enter__()
+
+
+def test_a_link_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "run").symlink_to(tmp_path / "real")
+    with pytest.raises(RunDirError, match="not a directory"):
+        RunDir(tmp_path / "run").__enter__()
+
+
+def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(RunDirError, match="run"):
+        RunDir(tmp_path / "run").__enter__()
+
+
+def test_a_path_too_long_for_a_socket_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunDirError, match="bytes a socket allows"):
+        RunDir(tmp_path / ("x" * 100)).__enter__()
+
+
+def test_the_default_is_in_the_sessions_runtime_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert default_run_dir() == Path("/run/user/1000/rbee")
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert default_run_dir() in (Path("/run/rbee"), Path(f"/tmp/rbee-{os.geteuid()}"))
