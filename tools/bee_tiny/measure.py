@@ -45,7 +45,7 @@ def _world() -> Iterator[Case]:
         for text in ("What is the capital of {}?", "capital of {}", "whats the capital city of {}"):
             yield "capitals", text.format(country), city
     for word, other in facts.OPPOSITES.items():
-        for text in ("What is the opposite of {}?", "opposite of {}", "What's the contrary of {}?"):
+        for text in ("What is the opposite of {}?", "opposite of {}", "Which word is opposite to {}?"):
             yield "opposites", text.format(word), f" {other}."
     for thing, hue in facts.COLOURS.items():
         for text in ("What colour is {}?", "what color is {}", "Tell me which colour {} has."):
