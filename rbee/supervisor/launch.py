@@ -19,8 +19,8 @@ import trio
 from rbee.config import WorkerConfig
 from rbee.errors import LinkFullError
 from rbee.logs import Log
+from rbee.supervisor.child import Child
 from rbee.supervisor.process import Process
-from rbee.supervisor.worker import Child
 from rbee.transport.link import Link, LinkFactory
 from rbee.wire import Stop, encode
 

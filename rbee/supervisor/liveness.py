@@ -18,7 +18,9 @@ class LifePhase(enum.Enum):
 
     STARTING = "starting"  # before Hello
     LOADING = "loading"  # before Ready
-    SERVING = "serving"
+    SERVING = "serving"  # has nothing to do
+    WORKING = "working"  # on requests
+    LEAVING = "leaving"  # asked to end, and has nothing to finish
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class Signs:
     phase: LifePhase
     started_s: float
     beat_s: float  # the last beat, or Hello before the first
-    progress_s: float  # loading last advanced
+    # When loading or the engine last advanced; when it was given work, or asked to end.
+    progress_s: float
 
 
 def judge(signs: Signs, limits: WorkerConfig, now_s: float) -> tuple[str, float]:
@@ -54,4 +57,11 @@ def _due(signs: Signs, limits: WorkerConfig) -> list[tuple[float, str]]:
         due.append((signs.progress_s + limits.load_stall_s, stall))
         slow = f"not loaded within {limits.load_timeout_s:g} s"
         due.append((signs.started_s + limits.load_timeout_s, slow))
+    if signs.phase is LifePhase.WORKING:
+        # Prefill tells of its steps by beats alone: two must have had time to come.
+        still_s = max(limits.step_stall_s, 2 * limits.beat_s)
+        due.append((signs.progress_s + still_s, f"wedged: no progress for {still_s:g} s"))
+    if signs.phase is LifePhase.LEAVING:
+        late = f"did not end within {limits.kill_after_s:g} s"
+        due.append((signs.progress_s + limits.kill_after_s, late))
     return due

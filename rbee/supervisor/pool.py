@@ -258,12 +258,18 @@ class Pool:
             self._log.error("sink_failed", correlation_id=request.correlation_id, exc_info=True)
             self.cancel(request.request_id, "its sink failed")
             message = "an internal error"
-            request.sink.fail(RequestError(ErrorCode.INTERNAL_ERROR, message))
+            self._tell(request, RequestError(ErrorCode.INTERNAL_ERROR, message))
 
     def _fail(self, request: _Open, error: RequestError) -> None:
         self._open.pop(request.request_id, None)
         self._backlog.remove(request.ask.model, request.request_id)
-        request.sink.fail(error)
+        self._tell(request, error)
+
+    def _tell(self, request: _Open, error: RequestError) -> None:
+        try:
+            request.sink.fail(error)
+        except Exception:  # noqa: BLE001  # rule 3
+            self._log.error("sink_failed", correlation_id=request.correlation_id, exc_info=True)
 
 
 def _worker_failed(request: _Open) -> RequestError:

@@ -9,8 +9,9 @@ import trio
 
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.logs import Log
+from rbee.supervisor.child import Launch
 from rbee.supervisor.restart import Ending, judge
-from rbee.supervisor.worker import Delivery, Launch, Worker, WorkerExit, WorkerPlan, run_worker
+from rbee.supervisor.worker import Delivery, Worker, WorkerExit, WorkerPlan, run_worker
 
 
 class SlotState(enum.Enum):
@@ -62,6 +63,8 @@ class Slot:
     def _hold(self, worker: Worker) -> None:
         self.worker = worker
         self.state = SlotState.FILLED
+        if not self._wants_worker:  # the operator changed his mind while it was being started
+            worker.drain()
 
     def _worker_gone(self, ending: WorkerExit) -> None:
         self.was_ready = self.was_ready or ending.ready_for_s is not None

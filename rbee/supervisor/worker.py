@@ -10,6 +10,7 @@ Rule 2: silence, a stalled load and nonsense on the link are faults: the process
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from signal import SIGKILL
 from typing import Final, Protocol, assert_never
 
 import trio
@@ -18,6 +19,7 @@ from rbee.ask import Ask
 from rbee.config import WorkerConfig
 from rbee.dialogue import SupervisorDialogue
 from rbee.errors import LinkFullError, RemoteProtocolError
+from rbee.supervisor.child import Child, Launch
 from rbee.supervisor.lifecycle import TAKES_REQUESTS, WorkerEvent, WorkerState, next_state
 from rbee.supervisor.liveness import LifePhase, Signs, judge
 from rbee.wire import Beat, Bye, Failed, FromWorker, Hello, Loading, Phase, Ready, Step, Welcome
@@ -29,6 +31,9 @@ SUSPENDED_AFTER_S: Final = 2.0
 
 # What a worker said before it ended may still be on its way: its last tokens, and why it ended.
 LAST_WORDS_S: Final = 0.02
+
+# The fault of a worker whose link takes nothing. It may be that it has just ended by itself.
+TAKES_NOTHING: Final = "takes no messages: its queue is full"
 
 # Messages that one receiver takes before it lets the other tasks run.
 MESSAGES_PER_TURN: Final = 16
@@ -52,43 +57,6 @@ class WorkerExit:
         if self.signal is not None:
             return f"ended by signal {self.signal}"
         return f"exit code {self.exit_code}" + (f": {self.said}" if self.said else "")
-
-
-class Child(Protocol):
-    """A running engine process with its link, as `Launch` hands it over."""
-
-    @property
-    def pid(self) -> int: ...
-
-    @property
-    def secret(self) -> bytes: ...
-
-    def send(self, frames: list[bytes]) -> None:
-        """Raises: LinkFullError."""
-        ...
-
-    async def receive(self) -> list[bytes]:
-        """Raises: trio.ClosedResourceError when the child is gone."""
-        ...
-
-    def receive_nowait(self) -> list[bytes] | None: ...
-
-    def kill(self, reason: str) -> None:
-        """SIGKILL to the process and all of its group, now. Says why in the log."""
-        ...
-
-    async def wait_exit(self) -> tuple[int | None, int | None]:
-        """Exit code and signal, one of them None. Returns when all of the group is dead."""
-        ...
-
-
-class Launch(Protocol):
-    """Starts an engine process, and owns it until it is reaped. Use with `nursery.start`.
-
-    Cancelling it runs the stop ladder; it returns when the process is gone.
-    """
-
-    async def __call__(self, worker_id: str, *, task_status: trio.TaskStatus[Child]) -> None: ...
 
 
 class Delivery(Protocol):
@@ -115,6 +83,7 @@ class Worker:
         self.model: Final = model
         self.pid: Final = child.pid
         self.started_s: Final = now_s
+        self._judged_from_s = now_s  # as ``started_s``, less the time we were suspended
         self._child = child
         self._dialogue = SupervisorDialogue(child.secret, child.pid)
         self._state = WorkerState.STARTING
@@ -137,7 +106,9 @@ class Worker:
 
     @property
     def takes_requests(self) -> bool:
-        if self._has_ended or self._state not in TAKES_REQUESTS:
+        if self._has_ended or self._has_left.is_set() or self._fault:
+            return False  # the process may take seconds to go: what it is sent now is lost
+        if self._state not in TAKES_REQUESTS:
             return False
         return self._dialogue.open_requests < self.batch_size
 
@@ -187,6 +158,7 @@ class Worker:
             self._dialogue.forget(request_id)
             raise
         if self._state is WorkerState.READY:
+            self._progress_s = trio.current_time()
             self._move(WorkerEvent.WORK)
 
     def cancel(self, request_id: int) -> None:
@@ -201,15 +173,20 @@ class Worker:
             return
         self._was_asked = True
         was_ready = self._state in TAKES_REQUESTS
+        self._progress_s = trio.current_time()
         self._move(WorkerEvent.DRAIN)
         # A model that is still loading is not worth waiting for.
-        self._send_or_kill(self._dialogue.drain() if was_ready else self._dialogue.stop())
+        frames = self._dialogue.drain() if was_ready else self._dialogue.stop()
+        try:
+            self._child.send(frames)
+        except LinkFullError:  # not connected yet, or deaf: there is no way to ask it
+            self._child.kill("was to end, and takes no messages")
 
     def _send_or_kill(self, frames: list[bytes]) -> None:
         try:
             self._child.send(frames)
         except LinkFullError:
-            self._end("takes no messages: its queue is full")
+            self._end(TAKES_NOTHING)
 
     def _end(self, fault: str) -> None:
         if not self._fault:
@@ -284,13 +261,16 @@ def _gone(worker: Worker, code: int | None, signal: int | None) -> WorkerExit:
     last_state = worker._state
     ready_for_s = None if worker._ready_s is None else trio.current_time() - worker._ready_s
     worker._move(WorkerEvent.EXIT)
+    fault = worker._fault
+    if fault == TAKES_NOTHING and (code is not None or signal not in (None, SIGKILL)):
+        fault = ""  # it was not our kill that ended it
     return WorkerExit(
         last_state=last_state,
         exit_code=code,
         signal=signal,
-        fault=worker._fault,
+        fault=fault,
         said=worker._said,
-        was_asked=worker._was_asked and not worker._fault,
+        was_asked=worker._was_asked,
         ready_for_s=ready_for_s,
     )
 
@@ -320,17 +300,19 @@ async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None
 def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery: Delivery) -> None:
     match message:
         case Step():
+            worker._progress_s = trio.current_time()
             delivery.step_done(worker, message)
             _settle(worker)
         case Failed():
+            worker._progress_s = trio.current_time()
             delivery.request_failed(worker, message)
             _settle(worker)
         case None:  # the last word on a cancelled request
+            worker._progress_s = trio.current_time()
             _settle(worker)
             delivery.room_made(worker)
         case Beat():
-            worker._beat, worker._beat_s = message, trio.current_time()
-            worker._beats += 1
+            _take_beat(worker, message, trio.current_time())
         case Bye(reason=reason):
             worker._said = reason
             worker._has_left.set()
@@ -338,6 +320,16 @@ def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery
             _take_loading(worker, message, plan, delivery)
         case _:
             assert_never(message)
+
+
+def _take_beat(worker: Worker, beat: Beat, now_s: float) -> None:
+    told = worker._beat
+    worker._beat, worker._beat_s = beat, now_s
+    worker._beats += 1
+    # A long prompt is read in many steps that bring no token. Steps that were to bring some
+    # and did not are no progress.
+    if beat.phase is Phase.PREFILL and told is not None and beat.step > told.step:
+        worker._progress_s = now_s
 
 
 def _take_loading(
@@ -357,6 +349,7 @@ def _take_loading(
             worker._loading = message
         case Ready():
             worker._ready, worker._ready_s = message, now_s
+            worker._progress_s = now_s
             if worker._state is WorkerState.LOADING:
                 worker._move(WorkerEvent.LOADED)
                 delivery.worker_ready(worker)
@@ -373,21 +366,30 @@ async def _watch(worker: Worker, limits: WorkerConfig) -> None:
     """Judge the worker by what it says and when; end its life at the first fault."""
     while not worker._fault:
         now_s = trio.current_time()
-        life = _LIFE_PHASE.get(worker._state, LifePhase.SERVING)
-        signs = Signs(life, worker.started_s, worker._beat_s, worker._progress_s)
+        signs = Signs(
+            _life_phase(worker), worker._judged_from_s, worker._beat_s, worker._progress_s
+        )
         fault, due_s = judge(signs, limits, now_s)
         if fault:
             worker._end(fault)
             return
         wake_s = min(due_s, now_s + WATCH_EVERY_S)
         await trio.sleep_until(wake_s)
-        late_s = trio.current_time() - wake_s
-        if late_s > SUSPENDED_AFTER_S:
-            worker._beat_s += late_s
-            worker._progress_s += late_s
+        now_s = trio.current_time()
+        if (late_s := now_s - wake_s) > SUSPENDED_AFTER_S:
+            # What it said meanwhile may have been taken already: nothing comes from the future.
+            worker._judged_from_s = min(now_s, worker._judged_from_s + late_s)
+            worker._beat_s = min(now_s, worker._beat_s + late_s)
+            worker._progress_s = min(now_s, worker._progress_s + late_s)
 
 
-_LIFE_PHASE: Final = {
-    WorkerState.STARTING: LifePhase.STARTING,
-    WorkerState.LOADING: LifePhase.LOADING,
-}
+def _life_phase(worker: Worker) -> LifePhase:
+    match worker._state:
+        case WorkerState.STARTING:
+            return LifePhase.STARTING
+        case WorkerState.LOADING:
+            return LifePhase.LOADING
+        case WorkerState.DRAINING if not worker.open_requests:
+            return LifePhase.LEAVING
+        case _:
+            return LifePhase.WORKING if worker.open_requests else LifePhase.SERVING

@@ -10,10 +10,12 @@ from typing import Any
 
 import trio
 
+from rbee.ask import FinishReason
 from rbee.config import ModelConfig
 from rbee.dialogue import WorkerDialogue
 from rbee.errors import ErrorCode
-from rbee.supervisor.worker import Child, Worker, WorkerExit, WorkerPlan
+from rbee.supervisor.child import Child
+from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
 from rbee.wire import (
     Beat,
     Bye,
@@ -120,6 +122,8 @@ class FakeChild:
                 return
             self.say(Hello(self.secret, self.pid, "0"))
             await self._obey(await self._from_supervisor.receive(), nursery)
+            if self._ended.is_set():  # it was told to stop instead of what to load
+                return
             nursery.start_soon(self._beat)
             self.say(Loading(Phase.LOADING, 0.1))
             await trio.sleep(self.load_s)
@@ -156,7 +160,7 @@ class FakeChild:
             await trio.sleep(1)
             if ask.request_id in self._cancelled:
                 return
-            finish = "length" if index == self.answer - 1 else None
+            finish: FinishReason | None = "length" if index == self.answer - 1 else None
             delta = Delta(ask.request_id, index, (index,), f"{index} ", finish, 1)
             self.say(Step(index, (delta,)))
 

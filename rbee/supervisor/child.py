@@ -1,0 +1,42 @@
+"""A worker's process and link, as the rest of the supervisor sees them. `launch.py` has them."""
+
+from typing import Protocol
+
+import trio
+
+
+class Child(Protocol):
+    """A running engine process with its link, as `Launch` hands it over."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def secret(self) -> bytes: ...
+
+    def send(self, frames: list[bytes]) -> None:
+        """Raises: LinkFullError."""
+        ...
+
+    async def receive(self) -> list[bytes]:
+        """Raises: trio.ClosedResourceError when the child is gone."""
+        ...
+
+    def receive_nowait(self) -> list[bytes] | None: ...
+
+    def kill(self, reason: str) -> None:
+        """SIGKILL to the process and all of its group, now. Says why in the log."""
+        ...
+
+    async def wait_exit(self) -> tuple[int | None, int | None]:
+        """Exit code and signal, one of them None. Returns when all of the group is dead."""
+        ...
+
+
+class Launch(Protocol):
+    """Starts an engine process, and owns it until it is reaped. Use with `nursery.start`.
+
+    Cancelling it runs the stop ladder; it returns when the process is gone.
+    """
+
+    async def __call__(self, worker_id: str, *, task_status: trio.TaskStatus[Child]) -> None: ...
