@@ -4,6 +4,7 @@ The stop ladder: ask over the link, SIGTERM to the group after ``term_after_s``,
 ``kill_after_s``. One ladder per worker, so all workers go down it at the same time.
 """
 
+import contextlib
 import json
 import os
 import secrets
@@ -36,6 +37,13 @@ ENVIRONMENT_KEPT: Final = (
 
 LINE_BYTES_MAX: Final = 4096
 
+# A worker may print so much; the rest of a second is counted and left out.
+LINES_PER_S_MAX: Final = 1000
+FLOOD_PAUSE_S: Final = 0.01
+
+# After SIGKILL: a process that hangs in the kernel longer than that does not hold shutdown.
+UNKILLABLE_AFTER_S: Final = 10.0
+
 # How long the output of a worker that has ended may still come.
 OUTPUT_TAIL_S: Final = 0.2
 
@@ -58,7 +66,7 @@ class EngineChild:
         self._link = link
         self._log = log
         self._ended = trio.Event()
-        self._status = 0
+        self._status: int | None = None  # None: running, or not even SIGKILL ended it
 
     def send(self, frames: list[bytes]) -> None:
         self._link.send(frames)
@@ -77,7 +85,8 @@ class EngineChild:
 
     async def wait_exit(self) -> tuple[int | None, int | None]:
         await self._ended.wait()
-        return (self._status, None) if self._status >= 0 else (None, -self._status)
+        status = self._status
+        return (status, None) if status is None or status >= 0 else (None, -status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +128,7 @@ class Launcher:
                 await trio.sleep(LINK_TAIL_S)
         finally:
             link.close()
-            path.unlink(missing_ok=True)
+            self._unlink(path)
 
     def _start(self, worker_id: str, link: Link, path: Path, pipes: "_Pipes") -> EngineChild:
         secret = secrets.token_bytes(SECRET_BYTES)
@@ -132,10 +141,17 @@ class Launcher:
         )
         pipes.close_childs_ends()
         boot = {"worker_id": worker_id, "link_path": str(path), "secret_hex": secret.hex()}
-        os.write(pipes.boot_write, json.dumps(boot).encode())  # far below what a pipe holds
+        with contextlib.suppress(BrokenPipeError):  # ended already: its exit code will say why
+            os.write(pipes.boot_write, json.dumps(boot).encode())  # far below what a pipe holds
         pipes.open_gate()
         self.log.info("worker_spawned", worker=worker_id, pid=process.pid)
         return EngineChild(worker_id, process, link, secret, self.log)
+
+    def _unlink(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:  # the next start sweeps it
+            self.log.warning("socket_left", path=str(path), problem=error.strerror)
 
     async def _wait_or_stop(self, child: EngineChild) -> None:
         try:
@@ -159,7 +175,13 @@ class Launcher:
             if await self._ended_by(child, begun_s + self.limits.kill_after_s):
                 return
         self._signal(child, signal.SIGKILL)
-        await child._process.wait_ended()
+        with trio.move_on_after(UNKILLABLE_AFTER_S):
+            await child._process.wait_ended()
+            return
+        self.log.error(
+            "worker_unkillable", worker=child.worker_id, pid=child.pid,
+            remedy="it hangs in the kernel, mostly in a driver: look at its wchan; reboot",
+        )  # fmt: skip
 
     def _signal(self, child: EngineChild, number: signal.Signals) -> None:
         self.log.warning(
@@ -190,9 +212,16 @@ class _Pipes:
     """The three pipes of a worker. What is still open at the end is closed."""
 
     def __init__(self) -> None:
-        self.boot_read, self.boot_write = os.pipe()
-        self.life_read, self.life_write = os.pipe()
-        self.output_read, self.output_write = os.pipe()
+        self.boot_read = self.boot_write = -1
+        self.life_read = self.life_write = -1
+        self.output_read = self.output_write = -1
+        try:
+            self.boot_read, self.boot_write = os.pipe()
+            self.life_read, self.life_write = os.pipe()
+            self.output_read, self.output_write = os.pipe()
+        except OSError:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> "_Pipes":
         return self
@@ -226,18 +255,49 @@ async def _capture(
 ) -> None:
     """Put what the worker prints into the log, line by line, until its end. Owns the pipe."""
     rest = b""
+    output = _Output(child, log)
     with reading:
         async with trio.lowlevel.FdStream(descriptor) as stream:
             async for chunk in stream:
                 *lines, rest = (rest + chunk).split(b"\n")
                 if len(rest) > LINE_BYTES_MAX:
                     lines, rest = [*lines, rest], b""
-                for line in lines:
-                    _log_line(line, child, log)
-    _log_line(rest, child, log)
+                if not output.tell(lines, trio.current_time()):
+                    await trio.sleep(FLOOD_PAUSE_S)
+    output.tell([rest], trio.current_time())
+    output.tell_omitted()
 
 
-def _log_line(line: bytes, child: EngineChild, log: Log) -> None:
-    text = line[:LINE_BYTES_MAX].decode("utf-8", "backslashreplace").rstrip()
-    if text:
-        log.info("worker_output", worker=child.worker_id, pid=child.pid, line=text)
+class _Output:
+    """What a worker prints, on its way into the log, within `LINES_PER_S_MAX`."""
+
+    def __init__(self, child: EngineChild, log: Log) -> None:
+        self._child = child
+        self._log = log
+        self._second = -1
+        self._room = 0  # lines
+        self._omitted = 0
+
+    def tell(self, lines: list[bytes], now_s: float) -> bool:
+        """Log ``lines``. False: not all of them found room."""
+        if int(now_s) != self._second:
+            self.tell_omitted()
+            self._second, self._room = int(now_s), LINES_PER_S_MAX
+        told = lines[: self._room]
+        for line in told:
+            text = line[:LINE_BYTES_MAX].decode("utf-8", "backslashreplace").rstrip()
+            if text:
+                self._log.info(
+                    "worker_output", worker=self._child.worker_id, pid=self._child.pid, line=text
+                )
+        self._room -= len(told)
+        self._omitted += len(lines) - len(told)
+        return len(told) == len(lines)
+
+    def tell_omitted(self) -> None:
+        if self._omitted:
+            self._log.warning(
+                "worker_output_omitted", worker=self._child.worker_id, pid=self._child.pid,
+                lines=self._omitted,
+            )  # fmt: skip
+            self._omitted = 0

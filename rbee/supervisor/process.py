@@ -18,6 +18,9 @@ from typing import Final
 
 import trio
 
+# How long SIGKILL may take to act on a process whose end was not waited for.
+REAP_TIMEOUT_S: Final = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -42,6 +45,7 @@ class Process:
         Raises:
           OSError: it could not be started: no such file, no memory, no more processes.
         """
+        _keep_exit_statuses()
         self._popen = subprocess.Popen(  # noqa: S603  # argv is our own, no shell
             list(argv),
             env=dict(environment),
@@ -53,8 +57,13 @@ class Process:
             start_new_session=True,
         )
         self.pid: Final = self._popen.pid
-        self._pidfd = os.pidfd_open(self.pid)
-        self.identity: Final = Identity(self.pid, start_ticks(self.pid))
+        self._pidfd = -1
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+            self.identity: Final = Identity(self.pid, start_ticks(self.pid))
+        except OSError:  # a process that cannot be watched must not run
+            self.reap()
+            raise
 
     async def wait_ended(self) -> None:
         """Wait until the leader has ended. It is not reaped yet."""
@@ -67,20 +76,32 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
-    def reap(self) -> int:
+    def reap(self) -> int | None:
         """Kill what is left of the group, and take the leader's exit status.
 
-        Only after `wait_ended`.
+        To be called after `wait_ended`; else it waits for the kill to act, for a moment.
 
         Returns:
-          The exit code, or minus the signal that ended it.
+          The exit code, or minus the signal that ended it. None: not even SIGKILL ended it.
         """
         self.signal_group(signal.SIGKILL)
-        status = self._popen.wait()
+        status: int | None = None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            status = self._popen.wait(REAP_TIMEOUT_S)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
         return status
+
+
+def _keep_exit_statuses() -> None:
+    """Have children become zombies until they are reaped: Rule 2 stands on it.
+
+    Where SIGCHLD is ignored, which is inherited (``trap "" CHLD`` in a shell), the kernel
+    reaps them itself: every crash would look like exit code 0.
+    """
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def start_ticks(pid: int) -> int:

@@ -112,15 +112,26 @@ class ZmqSocket:
     """A DEALER socket, set up and bound. The real `RawSocket`."""
 
     def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", path: Path) -> None:
+        """Bind one.
+
+        Raises:
+          OSError: the path or a descriptor cannot be had.
+        """
         encoded = bytes(path)
         assert len(encoded) <= SOCKET_PATH_BYTES_MAX, "the run directory's path is checked before"
-        socket = context.socket(zmq.DEALER)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.RCVHWM, RECEIVE_MESSAGES_MAX)
-        socket.setsockopt(zmq.SNDHWM, SEND_MESSAGES_MAX)
-        socket.setsockopt(zmq.MAXMSGSIZE, BODY_BYTES_MAX)
-        socket.bind(f"ipc://{path}")
-        self._socket = socket
+        try:
+            self._socket = context.socket(zmq.DEALER)
+        except zmq.ZMQError as error:
+            raise _as_os_error(error) from error
+        try:
+            self._socket.setsockopt(zmq.LINGER, 0)
+            self._socket.setsockopt(zmq.RCVHWM, RECEIVE_MESSAGES_MAX)
+            self._socket.setsockopt(zmq.SNDHWM, SEND_MESSAGES_MAX)
+            self._socket.setsockopt(zmq.MAXMSGSIZE, BODY_BYTES_MAX)
+            self._socket.bind(f"ipc://{path}")
+        except zmq.ZMQError as error:
+            self.close()
+            raise _as_os_error(error) from error
 
     def send_multipart(self, frames: list[bytes]) -> None:
         self._socket.send_multipart(frames, zmq.DONTWAIT)
@@ -138,6 +149,11 @@ class ZmqSocket:
         self._socket.close(linger=0)
 
 
+def _as_os_error(error: zmq.ZMQError) -> OSError:
+    number = error.errno or 0
+    return OSError(number, f"link: {zmq.strerror(number)}")
+
+
 class LinkFactory:
     """Opens links in one run directory. Owns the ZeroMQ context."""
 
@@ -152,6 +168,9 @@ class LinkFactory:
         Returns:
           The link, and the socket's path for the worker. The caller closes the link and
           unlinks the path.
+
+        Raises:
+          OSError: the path or a descriptor cannot be had.
         """
         path = self._directory / name
         return Link(ZmqSocket(self._context, path)), path
