@@ -5,6 +5,8 @@ Rule 2: the phase is published before a call that may block, never after.
 Rule 3: a request ends by exactly one last word, whatever happens to it.
 """
 
+import gc
+import math
 import os
 import sys
 import time
@@ -40,6 +42,9 @@ from rbee.wire import (
 # Told to the supervisor at most this often while a model loads; a new phase at once.
 LOADING_TOLD_EVERY_S: Final = 0.2
 
+# Counters are published at most this often: beats, which carry them, are far rarer.
+PUBLISH_EVERY_S: Final = 0.05
+
 EngineFor = Callable[[str], Engine]
 """Makes the engine of that name. Raises EngineError when it cannot be had here."""
 
@@ -67,6 +72,8 @@ class WorkerLoop:
         self._steps = 0
         self._tokens = 0
         self._is_draining = False
+        self._next_deadline_s = math.inf  # of the running requests; may be of one that is done
+        self._published_s = 0.0
         self._told_s = 0.0
         self._told_phase = Phase.IMPORTING
 
@@ -115,6 +122,8 @@ class WorkerLoop:
         info = engine.load(LoadSpec(welcome.model, path, welcome.threads), self._progress)
         admission = Admission(info, engine.tokenizer)
         self._publish(Phase.IDLE, vram_bytes=info.vram_bytes)
+        gc.collect()
+        gc.freeze()  # what was loaded stays: the collector need not look at it at each turn
         self._link.send(self._dialogue.send(_ready(info)))
         return admission
 
@@ -136,7 +145,7 @@ class WorkerLoop:
                     return "stopped"
             if self._running:
                 self._expire(engine)
-                self._publish(Phase.DRAINING if self._is_draining else engine.phase)
+                self._publish_progress(Phase.DRAINING if self._is_draining else engine.phase)
                 self._step(engine)
             if not self._running:
                 if self._is_draining:
@@ -177,7 +186,9 @@ class WorkerLoop:
             self._fail(message.request_id, bug)
             return
         resumed = admission.pieces(message.resume_ids)
-        self._running[message.request_id] = start(message, job, self._clock(), resumed)
+        running = start(message, job, self._clock(), resumed)
+        self._running[message.request_id] = running
+        self._next_deadline_s = min(self._next_deadline_s, running.deadline_s)
 
     def _cancel(self, engine: Engine, request_id: int) -> None:
         if self._running.pop(request_id, None) is not None:
@@ -187,12 +198,16 @@ class WorkerLoop:
 
     def _expire(self, engine: Engine) -> None:
         now_s = self._clock()
+        if now_s < self._next_deadline_s:
+            return
         late = [running for running in self._running.values() if now_s >= running.deadline_s]
         for running in late:
             engine.cancel(running.request_id)
             del self._running[running.request_id]
             error = RequestError(ErrorCode.DEADLINE_EXCEEDED, "the deadline of this request passed")
             self._fail(running.request_id, error)
+        left = (running.deadline_s for running in self._running.values())
+        self._next_deadline_s = min(left, default=math.inf)
 
     def _step(self, engine: Engine) -> None:
         deltas: list[Delta] = []
@@ -234,6 +249,14 @@ class WorkerLoop:
             self._link.send([b"\xff\x00 no message", os.urandom(64)])
         elif kind == "oversize":
             self._link.send([b"rbee/1", bytes(BODY_BYTES_MAX + 1)])
+
+    def _publish_progress(self, phase: Phase) -> None:
+        """Publish before a step: a new phase at once, counters often enough for a beat."""
+        now_s = self._clock()
+        if phase is self._link.published.phase and now_s - self._published_s < PUBLISH_EVERY_S:
+            return
+        self._published_s = now_s
+        self._publish(phase)
 
     def _publish(self, phase: Phase, vram_bytes: int | None = None) -> None:
         told = self._link.published
