@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import grimp
 import pytest
 
 from rbee.supervisor.lifecycle import TRANSITIONS, WorkerEvent, WorkerState
@@ -22,6 +23,14 @@ def test_the_table_of_states_in_the_architecture_is_the_codes() -> None:
         told = dict(zip(events, table[state.value], strict=True))
         real = {event: after.value for event, after in TRANSITIONS[state].items()}
         assert {event: after for event, after in told.items() if after} == real
+
+
+def test_no_two_modules_import_each_other_by_any_way() -> None:
+    graph = grimp.build_graph("rbee")
+    for module in graph.modules:
+        for imported in graph.find_modules_directly_imported_by(module):
+            back = graph.find_shortest_chain(imported, module)
+            assert back is None, f"{module} imports {' imports '.join(back or ())}"
 
 
 @pytest.mark.parametrize("folder", ["rbee", "tests", "benchmarks", "tools"])

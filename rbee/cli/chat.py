@@ -7,8 +7,8 @@ from cyclopts import Parameter
 
 from rbee.cli.address import server_url
 from rbee.cli.endings import UnreachableError, UsageError
-from rbee.cli.terminal import is_terminal, printable, put
-from rbee.cli.workers import Url
+from rbee.cli.options import Url
+from rbee.cli.terminal import is_terminal, put, show
 
 if TYPE_CHECKING:
     from rbee.cli.conversation import Conversation
@@ -62,11 +62,6 @@ def chat(
         return converse(address, conversation)
     _answer_once(address, conversation, asked)
     return 0
-
-
-def show(piece: str) -> None:
-    """Show a piece of an answer."""
-    put(printable(piece) if is_terminal(sys.stdout) else piece, end="")
 
 
 def _answer_once(url: str, conversation: "Conversation", asked: str) -> None:

@@ -10,10 +10,9 @@ from typing import Final
 
 import msgspec
 
-from rbee.cli.chat import show
 from rbee.cli.endings import RefusedError, UnreachableError
 from rbee.cli.server import Server
-from rbee.cli.terminal import printable_line, put
+from rbee.cli.terminal import printable_line, put, show
 from rbee.ids import is_model_name
 
 _HELP: Final = """\

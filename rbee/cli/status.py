@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rbee.cli.address import server_url
 from rbee.cli.endings import NOT_WELL, RefusedError, UnreachableError
+from rbee.cli.options import Url
 from rbee.cli.terminal import is_terminal, printable_line, put
-from rbee.cli.workers import Url
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -50,6 +50,11 @@ def put(text: str, end: str = "\n") -> None:
         raise OutputError(f"cannot write to stdout: {error.strerror}") from error
 
 
+def show(piece: str) -> None:
+    """Show a piece of an answer: on a terminal with control characters in words."""
+    put(printable(piece) if is_terminal(sys.stdout) else piece, end="")
+
+
 def say(text: str) -> None:
     """Tell the operator something that is not part of the output: on stderr.
 

@@ -1,13 +1,8 @@
 """``rbee workers``: the slots, and what may be done with each."""
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
 from rbee.cli.address import server_url
+from rbee.cli.options import Url
 from rbee.cli.terminal import put
-
-Url = Annotated[str | None, Parameter(help="Of the server; else as ./rbee.toml or the default.")]
 
 
 def list_workers(*, url: Url = None, json: bool = False) -> int:
