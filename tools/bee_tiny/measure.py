@@ -45,7 +45,11 @@ def _world() -> Iterator[Case]:
         for text in ("What is the capital of {}?", "capital of {}", "whats the capital city of {}"):
             yield "capitals", text.format(country), city
     for word, other in facts.OPPOSITES.items():
-        for text in ("What is the opposite of {}?", "opposite of {}", "Which word is opposite to {}?"):
+        for text in (
+            "What is the opposite of {}?",
+            "opposite of {}",
+            "Which word is opposite to {}?",
+        ):
             yield "opposites", text.format(word), f" {other}."
     for thing, hue in facts.COLOURS.items():
         for text in ("What colour is {}?", "what color is {}", "Tell me which colour {} has."):
@@ -98,8 +102,8 @@ def _rows() -> Iterator[Case]:
 
 
 UNSEEN_WORDS = (
-    "wizard candle blanket ladder pillow marble helmet basket turnip velvet hammer saddle "
-    "anchor lantern tunnel canyon harbor desert carpet pirate"
+    "candle ladder pillow marble helmet basket turnip velvet hammock saddle "
+    "anchor tunic canyon harbor dessert carpet pirate plaster goblin muffin cactus"
 ).split()
 
 
