@@ -43,6 +43,17 @@ bench: setup ## streams, plain requests and the engine's overhead, beside their 
 	$(BIN)/python benchmarks/plain_requests.py
 	$(BIN)/python benchmarks/engine_overhead.py
 
+BEE := .venv-bee-tiny
+
+bee-tiny: ## make the embedded model again: text, tokenizer, training, files, score
+	$(PYTHON) -m venv $(BEE)
+	$(BEE)/bin/python -m pip install --quiet --disable-pip-version-check -r tools/bee_tiny/requirements.txt
+	$(BEE)/bin/python tools/bee_tiny/train.py --out build/bee-tiny
+	$(BEE)/bin/python tools/bee_tiny/export_gguf.py --trained build/bee-tiny --out rbee/models/bee_tiny
+	$(BEE)/bin/python tools/bee_tiny/compare_tokens.py
+	$(BEE)/bin/python tools/bee_tiny/measure.py
+	$(BEE)/bin/python tools/bee_tiny/evaluate.py
+
 lock: setup ## pin the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 \
 	  --no-header --no-annotate --upgrade --quiet -o requirements.lock
