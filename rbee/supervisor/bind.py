@@ -30,9 +30,13 @@ def parse_bind(text: str) -> Bind:
         host = host[1:-1]
     elif ":" in host:
         raise ConfigError("server.bind: an IPv6 host stands in brackets, as in [::1]:7233")
-    if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65_535:
+    if not colon or not host or not port.isascii() or not _is_port(port):
         raise ConfigError("server.bind must be HOST:PORT, as in 127.0.0.1:7233")
     return Bind(host, int(port))
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= 5 and int(text) <= 65_535
 
 
 def check_bind(bind: Bind) -> None:

@@ -66,9 +66,15 @@ def _resolve(model: ModelConfig, gpus: GpuSurvey) -> tuple[ModelConfig, str]:
             )
         return msgspec.structs.replace(model, name=name, engine="exllamav2"), str(path)
     _expect_engine(model, name, "llamacpp", "a GGUF file")
-    with path.open("rb") as file:
-        if file.read(len(GGUF_MAGIC)) != GGUF_MAGIC:
-            raise ConfigError(f"model {name}: {path} is not a GGUF file")
+    if not path.is_file():  # a named pipe would hold us for ever
+        raise ConfigError(f"model {name}: {path} is neither a file nor a folder")
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(GGUF_MAGIC))
+    except OSError as error:
+        raise ConfigError(f"model {name}: {path} cannot be read: {error.strerror}") from error
+    if magic != GGUF_MAGIC:
+        raise ConfigError(f"model {name}: {path} is not a GGUF file")
     return msgspec.structs.replace(model, name=name, engine="llamacpp"), str(path)
 
 
@@ -77,8 +83,16 @@ def _path(model: ModelConfig, name: str) -> Path:
         if not BEE_TINY.is_file():
             raise ConfigError("model bee-tiny: its file is missing from this installation of rbee")
         return BEE_TINY
-    path = Path(model.ref.removeprefix("file:")).expanduser().absolute()
-    if "\0" in model.ref or not path.exists():
+    path = Path(model.ref.removeprefix("file:"))
+    try:
+        path = path.expanduser().absolute()
+        is_there = "\0" not in model.ref and path.exists()
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # too long, closed to us, no ~user
+        raise ConfigError(f"model {name}: {str(path)!r} cannot be looked at: {error}") from error
+    if not is_there:
         raise ConfigError(
             f"model {name}: there is nothing at {str(path)!r}; a reference is bee-tiny, synthetic"
             " or file:PATH of a .gguf file or of a folder in HF or EXL2 form"

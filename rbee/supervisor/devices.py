@@ -3,6 +3,7 @@
 NVML that is missing or broken means "no GPU", with the reason; it never ends the supervisor.
 """
 
+import contextlib
 from dataclasses import dataclass
 
 import pynvml
@@ -35,7 +36,8 @@ def survey_gpus() -> GpuSurvey:
     except pynvml.NVMLError as error:
         return GpuSurvey((), f"NVML: {error}")
     finally:
-        pynvml.nvmlShutdown()
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
     return GpuSurvey(gpus, "" if gpus else "NVML: there is no GPU")
 
 

@@ -142,11 +142,17 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
         ground.cancel_scope.cancel(reason="all workers are gone")
 
 
+def signals_heeded() -> list[signal.Signals]:
+    """Which signals end us. After ``nohup`` a terminal that closes does not."""
+    has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if not (has_nohup and number is signal.SIGHUP)]
+
+
 async def _watch_signals(
     house: _House, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """The first signal drains, the second hurries."""
-    with trio.open_signal_receiver(*SIGNALS) as signals:
+    with trio.open_signal_receiver(*signals_heeded()) as signals:
         task_status.started()
         async for number in signals:
             name = signal.Signals(number).name

@@ -54,8 +54,12 @@ class RunDir:
                 f"run_dir {path} must be owned by uid {os.geteuid()} and closed to others (0700),"
                 f" found uid {found.st_uid} and {stat.S_IMODE(found.st_mode):04o}"
             )
-        self._lock()
-        self._sweep()
+        try:
+            self._lock()
+            self._sweep()
+        except OSError as error:  # a full disk, a file system without locks
+            self._unlock()
+            raise RunDirError(f"run_dir {path} cannot be used: {error.strerror}") from error
         return self
 
     def __exit__(
@@ -64,10 +68,16 @@ class RunDir:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        (self.path / LOCK_NAME).unlink(missing_ok=True)
-        os.close(self._lock_fd)
+        with contextlib.suppress(OSError):  # the next holder takes the same file
+            (self.path / LOCK_NAME).unlink(missing_ok=True)
+        self._unlock()
         with contextlib.suppress(OSError):  # something of somebody else's lies in it
             self.path.rmdir()
+
+    def _unlock(self) -> None:
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
 
     def _lock(self) -> None:
         lock_path = self.path / LOCK_NAME
@@ -77,9 +87,9 @@ class RunDir:
             if lock_path.exists() and os.path.samestat(os.fstat(descriptor), lock_path.stat()):
                 break
             os.close(descriptor)
+        self._lock_fd = descriptor
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        self._lock_fd = descriptor
 
     def _locked(self, lock_path: Path) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW

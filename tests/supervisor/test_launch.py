@@ -77,7 +77,7 @@ def kills(log: NoLog) -> list[str]:
 
 
 def is_running(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
 
 
 async def test_the_exit_of_a_worker_is_seen_with_its_code_and_its_last_words(
