@@ -27,7 +27,8 @@ VERSION: Final = b"rbee/1"
 # body of some MiB; a peer that sends more is broken, not busy.
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 
-ShortText = Annotated[str, Meta(max_length=4096)]
+SHORT_TEXT_MAX: Final = 4096
+ShortText = Annotated[str, Meta(max_length=SHORT_TEXT_MAX)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 RequestId = Annotated[int, Meta(ge=1, lt=2**53)]
 

@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 import time
+import traceback
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,6 +114,14 @@ class LinkThread:
             os.eventfd_write(self._wake_fd, 1)
 
     def _run(self) -> None:
+        try:
+            self._move_frames()
+        except BaseException:  # noqa: BLE001
+            # Without this thread the process is deaf and dumb: its main thread may wait for ever.
+            traceback.print_exc()
+            os._exit(ExitCode.SOFTWARE)
+
+    def _move_frames(self) -> None:
         link = ThreadLink(self._path)
         link.watch([self._wake_fd, self._life_fd])
         next_beat_s = time.monotonic()
@@ -128,10 +137,11 @@ class LinkThread:
             if self._beat_s is not None and now_s >= next_beat_s:
                 link.send_nowait(encode(self._beat(now_s)))  # no room: the next one will tell
                 next_beat_s = now_s + self._beat_s
+            is_closing = self._is_closing  # before sending: what was queued until then is sent
             wants_to_send = not self._send_all(link)
             if self._stop_by_s is not None and now_s >= self._stop_by_s and not self.ignores_stop:
                 os._exit(ExitCode.OK)
-            if self._is_closing and not wants_to_send:
+            if is_closing and not wants_to_send:
                 link.close()
                 return
 

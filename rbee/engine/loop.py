@@ -24,6 +24,7 @@ from rbee.engine.requests import Admission, Running, start, take
 from rbee.errors import EngineError, ErrorCode, ExitCode, RemoteProtocolError, RequestError
 from rbee.wire import (
     BODY_BYTES_MAX,
+    SHORT_TEXT_MAX,
     Bye,
     Cancel,
     Delta,
@@ -176,10 +177,11 @@ class WorkerLoop:
         except RequestError as error:
             self._fail(message.request_id, error)
             return
-        except EngineError:
+        except (EngineError, KeyboardInterrupt, SystemExit):
             raise
-        except Exception:  # noqa: BLE001
-            # A bug that one request shows must not take the others along.
+        except BaseException:  # noqa: BLE001
+            # A bug that one request shows must not take the others along. A panic of a library
+            # in Rust is no Exception.
             where = f"request {message.request_id} correlation_id={message.correlation_id}"
             print(f"bug in {where}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)  # noqa: T201
             bug = RequestError(ErrorCode.INTERNAL_ERROR, "an internal error in the worker")
@@ -211,6 +213,7 @@ class WorkerLoop:
 
     def _step(self, engine: Engine) -> None:
         deltas: list[Delta] = []
+        failed: list[tuple[int, RequestError]] = []
         for result in engine.step():
             running = self._running.get(result.job_id)
             if running is None:  # ended by its stop string or deadline before the engine knew
@@ -220,10 +223,12 @@ class WorkerLoop:
                     self._take(engine, running, result, deltas)
                 case JobFailed(error=error):
                     del self._running[result.job_id]
-                    self._fail(result.job_id, error)
+                    failed.append((result.job_id, error))
         self._steps += 1
         if deltas:
             self._link.send(self._dialogue.send(Step(self._steps, tuple(deltas))))
+        for job_id, error in failed:  # their last words, so after what this step brought them
+            self._fail(job_id, error)
         self._send_garbage(getattr(engine, "wants_garbage", None))
 
     def _take(
@@ -240,7 +245,7 @@ class WorkerLoop:
                 engine.cancel(running.request_id)  # a stop string: the engine does not know
 
     def _fail(self, request_id: int, error: RequestError) -> None:
-        failed = Failed(request_id, error.code, error.message, error.param)
+        failed = Failed(request_id, error.code, error.message[:SHORT_TEXT_MAX], error.param)
         self._link.send(self._dialogue.send(failed))
 
     def _send_garbage(self, kind: str | None) -> None:
@@ -273,7 +278,7 @@ class WorkerLoop:
     def _bye(self, reason: str, exit_code: ExitCode) -> ExitCode:
         print(f"worker ends: {reason}", file=sys.stderr, flush=True)  # noqa: T201
         self._link.published = replace(self._link.published, phase=Phase.DRAINING)
-        self._link.send(self._dialogue.send(Bye(reason[:4096], int(exit_code))))
+        self._link.send(self._dialogue.send(Bye(reason[:SHORT_TEXT_MAX], int(exit_code))))
         self._link.close()
         return exit_code
 

@@ -326,9 +326,10 @@ def _take_beat(worker: Worker, beat: Beat, now_s: float) -> None:
     told = worker._beat
     worker._beat, worker._beat_s = beat, now_s
     worker._beats += 1
-    # A long prompt is read in many steps that bring no token. Steps that were to bring some
-    # and did not are no progress.
-    if beat.phase is Phase.PREFILL and told is not None and beat.step > told.step:
+    # A long prompt is read in many steps that bring no token, and a worker that drains may do
+    # so too. Steps that were to bring tokens and did not are no progress.
+    may_be_prefill = beat.phase in (Phase.PREFILL, Phase.DRAINING)
+    if may_be_prefill and told is not None and beat.step > told.step:
         worker._progress_s = now_s
 
 

@@ -178,12 +178,13 @@ async def test_a_worker_that_beats_but_does_not_advance_is_killed_and_replaced(
         assert sink.text == "0 1 2 "
 
 
-async def test_a_long_prefill_is_no_stall(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("phase", [Phase.PREFILL, Phase.DRAINING])
+async def test_a_long_prefill_is_no_stall(phase: Phase, autojump_clock: MockClock) -> None:
     child = FakeChild(answers=False, beats_until_s=0)
     async with pool_of(child) as (pool, _, _slots):
         submit(pool)
         for step in range(60):
-            child.say(Beat(Phase.PREFILL, step, 0, {1: 0}, 1.0, 0, 0))
+            child.say(Beat(phase, step, 0, {1: 0}, 1.0, 0, 0))
             await trio.sleep(5)
         assert child.killed == []
 
