@@ -57,22 +57,30 @@ class LineWriter(io.TextIOBase):
             self._dropped += 1
         return len(text)
 
+    @property
+    def waiting(self) -> int:
+        """Lines that have not left."""
+        return self._waiting.qsize()
+
     def close(self) -> None:
         """Let what waits leave, for `CLOSE_TIMEOUT_S` at most."""
         self._waiting.put(None)
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
+        told = 0
         while (text := self._waiting.get()) is not None:
-            with contextlib.suppress(OSError):  # the reader is gone, or the disk is full
-                self._write_all(text.encode("utf-8", "replace"))
-            dropped, self._dropped = self._dropped, 0
-            if dropped:
-                self.write(f'{{"event": "log_lines_dropped", "lines": {dropped}}}\n')
+            self._write_all(text)
+            # Only `write` adds to the count and only this thread remembers what it has told.
+            if (dropped := self._dropped) > told:
+                self._write_all(f'{{"event": "log_lines_dropped", "lines": {dropped - told}}}\n')
+                told = dropped
 
-    def _write_all(self, data: bytes) -> None:
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+    def _write_all(self, text: str) -> None:
+        data = text.encode("utf-8", "replace")
+        with contextlib.suppress(OSError):  # the reader is gone, or the disk is full
+            while data:
+                data = data[os.write(self._descriptor, data) :]
 
 
 def open_log(config: LogConfig) -> Log:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -38,6 +39,8 @@ def test_a_reader_that_stalls_stops_nobody_and_what_was_dropped_is_told() -> Non
     lines: list[str] = []
     reader = threading.Thread(target=read_all, args=(read_fd, lines))
     reader.start()
+    while writer.waiting:
+        time.sleep(0.01)
     writer.close()
     os.close(write_fd)
     reader.join(10)
