@@ -8,6 +8,7 @@ from rbee.supervisor.pool import Pool
 from rbee.supervisor.slot import Slot, SlotState
 from rbee.supervisor.views import ModelView, Readiness, WorkerView
 from rbee.supervisor.worker import Worker
+from rbee.wire import Phase
 
 
 class Operations:
@@ -122,6 +123,8 @@ def _view(slot: Slot, now_s: float) -> WorkerView:
 
 
 def _phase(worker: Worker) -> str:
+    if worker.state is WorkerState.READY:
+        return Phase.IDLE.value  # known at once; the next beat will say so too
     return (worker.loading if worker.beat is None else worker.beat).phase.value
 
 
