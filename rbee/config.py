@@ -36,7 +36,7 @@ class ServerConfig(Section, frozen=True):
     body_timeout_s: Seconds = 30.0  # a request's body must have come by then
     deadline_s: Seconds = 300.0  # of a request that names none
     deadline_s_max: Seconds = 3600.0
-    drain_s: Annotated[float, Meta(ge=0, le=3600)] = 15.0  # running streams after SIGTERM
+    drain_s: Annotated[float, Meta(ge=0, le=3600)] = 12.0  # running streams after SIGTERM
     queue_requests_max: Annotated[int, Meta(ge=0, le=100_000)] = 1024  # waiting, over all models
     parked_bytes_max: Annotated[int, Meta(ge=4096, le=16 * 1024 * 1024)] = 256 * 1024  # per client
 
