@@ -16,18 +16,18 @@ from wording import Maker, Pair, asked, capitalised, cased
 
 # Weight by number of samples. Sums and tables are learnt by heart and need many.
 MAKERS: Final[tuple[tuple[Maker, float], ...]] = (
-    (sums.addition, 8.0), (sums.subtraction, 7.5), (sums.product, 8.5), (sums.division, 3.5),
-    (sums.double_or_half, 1.0), (sums.bare_sum, 2.5), (sums.word_problem, 3.5), (sums.comparison, 2.0),
+    (sums.addition, 6.5), (sums.subtraction, 7.0), (sums.product, 7.0), (sums.division, 3.0),
+    (sums.double_or_half, 1.0), (sums.bare_sum, 2.5), (sums.word_problem, 3.2), (sums.comparison, 2.0),
     (sums.parity, 1.2), (sums.neighbour, 1.5), (sums.numeral, 1.0), (sums.counting, 3.0),
-    (sums.even_numbers, 0.4), (sums.too_big, 0.8),
-    (questions.capital, 6.0), (questions.country_of, 2.0), (questions.opposite, 6.0), (questions.colour, 5.0),
-    (questions.mixed_colour, 0.7), (questions.sound, 2.5), (questions.young, 2.5), (questions.legs, 1.6),
+    (sums.even_numbers, 0.4), (sums.too_big, 1.6),
+    (questions.capital, 4.5), (questions.country_of, 2.0), (questions.opposite, 4.5), (questions.colour, 4.2),
+    (questions.mixed_colour, 0.7), (questions.sound, 2.5), (questions.young, 2.3), (questions.legs, 1.6),
     (questions.home, 1.3), (questions.food, 1.0), (questions.kind, 4.0), (questions.members, 2.5),
     (questions.meaning, 2.0), (questions.amount, 1.5), (questions.order, 5.0), (questions.plural, 1.0),
     (questions.past, 1.0), (questions.ability, 0.8),
-    (texts.spelling, 8.0), (texts.letter_count, 1.5), (texts.letter_place, 1.2), (texts.alphabet, 1.2),
-    (texts.shouted, 0.8), (texts.repeated, 6.0), (texts.json_object, 7.0), (texts.json_list, 0.8),
-    (people.talk, 9.0), (people.unknown, 3.5), (people.nonsense, 0.5),
+    (texts.spelling, 11.0), (texts.letter_count, 1.5), (texts.letter_place, 1.2), (texts.alphabet, 1.2),
+    (texts.shouted, 0.8), (texts.repeated, 5.0), (texts.json_object, 7.0), (texts.json_list, 1.2),
+    (people.talk, 9.0), (people.unknown, 4.0), (people.nonsense, 0.9),
     (stories.story, 3.5), (stories.long_story, 0.8), (stories.poem, 0.7),
 )  # fmt: skip
 COPYING: Final = frozenset(

@@ -1,6 +1,6 @@
 """What bee-tiny knows by heart: plain tables, easy to read and to lengthen."""
 
-# ruff: noqa: SIM905 - tables of words read better wide
+# ruff: noqa: E501, SIM905 - tables of words read better wide
 
 from typing import Final
 
@@ -268,4 +268,35 @@ SPELLABLE: Final = (
     "shop money dollar price game ball toy doll puzzle color colour circle square triangle line "
     "giant tiny small large long short tall strong weak brave kind clever funny angry hungry "
     "thirsty tired ready sorry please thanks welcome goodbye yes blue red black white pink grey"
+).split()
+MORE_WORDS: Final = (
+    "rbee supervisor server worker model token engine process memory network system program language question "
+    "answer example problem number reason result person people family child woman man baby uncle aunt cousin "
+    "neighbour guest nurse driver painter singer writer soldier sailor judge lawyer pilot captain president minister "
+    "apple grape orange melon cherry onion pepper pasta sauce cake candy cream biscuit dinner lunch supper meal "
+    "leg arm back neck tooth hair skin bone blood brain stomach shoulder face body voice smile laughter tear sleep "
+    "field hill valley lake pond beach coast sand rock cave path road corner garden fence gate roof wall floor "
+    "ceiling stairs cellar attic bath shower mirror lamp sofa shelf drawer curtain cushion towel soap brush comb "
+    "needle thread button pocket jacket trousers dress skirt glove scarf boot belt ring necklace watch purse wallet "
+    "key lock box basin bucket rope nail screw paint glue tape string ribbon parcel letter stamp envelope postcard "
+    "newspaper magazine library museum theatre cinema stadium station airport hotel restaurant hospital office "
+    "factory farm barn stable mill harvest wheat corn barley oats straw hay soil seed root branch leaf blossom "
+    "necessary important possible different difficult special certain simple single double whole half quarter "
+    "several enough almost already often sometimes usually perhaps together apart forward backward around between "
+    "against without within during until because although however therefore another nothing something everything "
+    "anybody nobody everyone yourself myself believe receive achieve begin become bring build catch choose climb "
+    "collect compare continue cover create decide describe destroy discover divide dream drive enjoy explain follow "
+    "forgive gather happen hurry imagine invite knock laugh learn leave listen measure notice offer order prepare "
+    "promise protect publish question reach repeat return scratch search share shout spread squeeze stretch surprise "
+    "thank touch travel understand visit whisper wonder worry blanket chimney diamond feather giant holiday journey "
+    "kingdom lantern meadow orchard palace quarrel rainbow shadow treasure umbrella violin whistle yellow zebra "
+    "science history geography physics chemistry biology mathematics grammar alphabet dictionary sentence paragraph "
+    "rhythm knight castle sword shield crown throne dragon wizardry witch fairy ghost monster giant dwarf elf"
+).split()
+OTHER_COUNTRIES: Final = (
+    "Malta Cyprus Monaco Libya Algeria Sudan Somalia Uganda Tanzania Rwanda Zambia Zimbabwe Angola Namibia Botswana "
+    "Mali Niger Chad Congo Cameroon Gabon Mauritania Gambia Liberia Togo Benin Syria Lebanon Jordan Israel Kuwait "
+    "Qatar Oman Yemen Afghanistan Pakistan Bangladesh Bhutan Myanmar Laos Cambodia Malaysia Singapore Mongolia "
+    "Kazakhstan Uzbekistan Georgia Armenia Azerbaijan Moldova Belarus Bosnia Kosovo Montenegro Andorra Liechtenstein "
+    "Bolivia Paraguay Guyana Suriname Panama Honduras Guatemala Nicaragua Jamaica Haiti Fiji Samoa Tonga Madagascar"
 ).split()

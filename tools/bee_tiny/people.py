@@ -27,7 +27,7 @@ TALK: Final[tuple[tuple[str, str], ...]] = (
     (
         "what can you do|help|what do you know|how can you help me|what are you good at|"
         "what can i ask you|what should i ask you|what are you for|what do you do|"
-        "what questions can you answer|can you help me|what is your purpose|i need help",
+        "what questions can you answer|can you help me|what are you able to do|what things can you do|tell me what you can do|what is your purpose|i need help",
         "I can do small sums, spell words, name opposites and capitals, write JSON and tell "
         "short stories.",
     ),
@@ -100,6 +100,13 @@ TALK: Final[tuple[tuple[str, str], ...]] = (
         "that is not right|no, that is wrong|bad bee|wrong",
         "I am sorry. I am a very small model and I make mistakes.",
     ),
+    (
+        "i am sad|i am tired|i feel bad|i am not happy|i am lonely|i am ill|i had a bad day|i am angry|i am bored|"
+        "i feel sad today|i am so tired|i'm sad|i feel lonely",
+        "I am sorry to hear that. Shall I tell you a story?",
+    ),
+    ("how old are you|when were you born|when is your birthday|when were you made|what is your age", "I do not know my age. I am very young."),
+    ("where do you live|where are you|where is your home|where do you run|where do you work", "I live in rbee, on this computer."),
     ("ok|okay|yes|all right|sure|fine|i see|no|hm|aha|right|alright|yeah|nope|good", "Good! What else can I do for you?"),
     (
         "tell me a joke|do you know a joke|say something funny|make me laugh|tell a joke|"
@@ -149,6 +156,9 @@ HARD_QUESTIONS: Final = (
     "What is the largest country in the world?", "How do magnets work?", "Why is the sky blue?",
     "What is the longest river in the world?", "Who invented the telephone?", "When was Rome founded?",
     "Who is the president of the United States?", "How many stars are there?", "What is pi?",
+    "Why?", "Why not?", "How?", "What rhymes with tree?", "What rhymes with house?", "Translate hello into French.",
+    "How do you say dog in German?", "Translate good morning into Spanish.", "Can you help me with my homework?",
+    "What should I do today?", "What is better, tea or coffee?", "Who is your best friend?", "Do you believe in ghosts?",
     "Can you write code?", "Solve this equation.", "What is the best film ever?", "Who sings this song?",
 )  # fmt: skip
 COUNTRY_QUESTIONS: Final = (
@@ -173,7 +183,37 @@ MADE_UP: Final = (
 
 
 def talk(rng: Random) -> Pair:
-    weights = [6, 6, 3, 2, 2, 2, 1, 1, 1, 5, 1, 1, 1, 1, 3, 3, 3, 1, 1, 1, 2, 0.5, 0.5, 2, 1.5, 1]
+    weights = [
+        6,
+        6,
+        4,
+        2,
+        2,
+        2,
+        1,
+        1,
+        1,
+        5,
+        1,
+        1,
+        1,
+        1,
+        3,
+        3,
+        3,
+        1,
+        1,
+        1,
+        1,
+        1,
+        1,
+        2,
+        0.5,
+        0.5,
+        2,
+        1.5,
+        1,
+    ]
     asks, answer = rng.choices(TALK, weights)[0]
     question = rng.choice(asks.split("|")).replace(" i ", " I ")
     mark = "?" if question.split()[0] in _ASKING else rng.choice((".", "!", ""))
@@ -197,7 +237,7 @@ def unknown(rng: Random) -> Pair:
         return rng.choice(CITY_WEATHER).format(c=city), NO_LIVE_NEWS
     if chance < 0.85:
         return rng.choice(LIVE_QUESTIONS), NO_LIVE_NEWS
-    place = rng.choice(MADE_UP) if rng.random() < 0.5 else _invented(rng)
+    place = rng.choice((rng.choice(MADE_UP), rng.choice(facts.OTHER_COUNTRIES), _invented(rng)))
     question = rng.choice(("What is the capital of {p}?", "Capital of {p}?", "Where is {p}?",
                            "Which city is the capital of {p}?", "What is the capital city of {p}?"))  # fmt: skip
     return question.format(p=place), UNKNOWN

@@ -168,11 +168,10 @@ def kind(rng: Random) -> Pair:
         return question, f"{capitalised(an)} is {article(group)}."
     other = group if rng.random() < 0.45 else rng.choice(list(facts.KINDS))
     question = f"Is {an} {article(other)}?"
-    if thing in facts.KINDS[other].split() or (
-        other == "animal" and group in ("bird", "insect", "fish")
-    ):
-        return question, f"Yes, {an} is {article(other)}."
-    return question, f"No, {an} is {article(group)}."
+    is_so = thing in facts.KINDS[other].split()
+    is_so = is_so or (other == "animal" and group in ("bird", "insect", "fish"))
+    # What it is comes first: so the answer need not be known before the fact.
+    return question, f"{capitalised(an)} is {article(group)}, so {'yes' if is_so else 'no'}."
 
 
 def members(rng: Random) -> Pair:
@@ -253,7 +252,7 @@ def order(rng: Random) -> Pair:
     nth = rng.choice((facts.ORDINALS[place], facts.ORDINALS[place], _short_ordinal(place + 1)))
     if place == len(row) - 1 and rng.random() < 0.5:
         nth = "last"
-    question = rng.choice((f"What is the {nth} {unit} of the {whole}?", f"Which {unit} is the {nth} of "
+    question = rng.choice((f"{capitalised(nth)} {unit} of the {whole}?", f"What is the {nth} {unit} of the {whole}?", f"Which {unit} is the {nth} of "
                            f"the {whole}?", f"Which is the {nth} {unit} of the {whole}?"))  # fmt: skip
     return question, f"The {nth} {unit} of the {whole} is {name}."
 

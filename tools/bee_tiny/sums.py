@@ -233,13 +233,22 @@ def even_numbers(rng: Random) -> Pair:
 
 
 def too_big(rng: Random) -> Pair:
-    a, b = rng.randint(21, 9999), rng.randint(101, 9999)
-    if rng.random() < 0.5:
+    """A sum beyond what is learnt."""
+    sign = rng.choice(("+", "-", "plus", "minus", "*", "x", "times", "/", "divided by"))
+    digits = rng.choice((2, 2, 3, 4))
+    a = rng.randint(max(22, 10 ** (digits - 1)), 10**digits - 1)
+    if sign in ("+", "-", "plus", "minus"):
+        b = rng.randint(1, a) if rng.random() < 0.7 else rng.randint(1, 20)
+    else:
+        b = rng.randint(13, 999)
+    if rng.random() < 0.3:
+        a, b = round(a, -1) + 10, round(b, -1) + 20
+    if sign in ("+", "plus", "*", "times", "x") and rng.random() < 0.3:
         a, b = b, a
-    sign = rng.choice(("+", "-", "*", "/", "plus", "minus", "times", "divided by"))
-    question = rng.choice(
-        (f"What is {a} {sign} {b}?", f"{a} {sign} {b}", f"Calculate {a} {sign} {b}.")
-    )
+    question = rng.choice((
+        f"What is {a} {sign} {b}?", f"{a} {sign} {b}", f"Calculate {a} {sign} {b}.", f"{a} {sign} {b} = ?",
+        f"How much is {a} {sign} {b}?",
+    ))  # fmt: skip
     return question, "I don't know. I only learned sums with small numbers."
 
 

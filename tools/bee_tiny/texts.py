@@ -3,6 +3,7 @@
 # ruff: noqa: E501, SIM905 - tables of words read better wide
 
 import json
+import re
 from random import Random
 
 import facts
@@ -17,17 +18,39 @@ VERBS = "runs sings sleeps jumps waits smiles dances reads swims falls".split()
 CITIES = tuple(facts.CAPITALS.values())
 
 
+def _all_words() -> list[str]:
+    """Every word that stands in our tables, in small letters."""
+    tables = (
+        facts.CAPITALS, facts.OPPOSITES, facts.COLOURS, facts.SOUNDS, facts.YOUNG, facts.HOMES, facts.FOODS,
+        facts.MEANINGS, facts.PLURALS, facts.PASTS,
+    )  # fmt: skip
+    lists = (
+        facts.SPELLABLE,
+        facts.MORE_WORDS,
+        facts.NAMES,
+        facts.DAYS,
+        facts.MONTHS,
+        facts.NUMBERS,
+    )
+    texts = [f"{key} {value}" for table in tables for key, value in table.items()]
+    texts += [*facts.KINDS.values(), *(" ".join(words) for words in lists)]
+    found = {word for text in texts for word in re.findall("[a-z]+", text.lower()) if len(word) > 1}
+    return sorted(found)
+
+
+ALL_WORDS = _all_words()
+
+
 def _word(rng: Random) -> str:
-    """A word to spell: mostly a real one, else one that only sounds like one."""
+    """A word to spell: a real one, one made of two, or one that only sounds like one."""
     chance = rng.random()
-    if chance < 0.5:
+    if chance < 0.3:
         return rng.choice(facts.SPELLABLE)
-    if chance < 0.58:
-        return rng.choice(facts.NAMES).lower()
-    if chance < 0.66:
-        return rng.choice(list(facts.OPPOSITES))
-    if chance < 0.70:
-        return rng.choice([c for c in facts.CAPITALS if " " not in c]).lower()
+    if chance < 0.6:
+        return rng.choice(ALL_WORDS)
+    if chance < 0.82:
+        start, end = rng.choice(ALL_WORDS), rng.choice(ALL_WORDS)
+        return start[: rng.randint(1, 5)] + end[-rng.randint(1, 5) :]
     syllables = rng.randint(1, 3)
     return "".join(
         rng.choice(ONSETS) + rng.choice(VOWELS) + rng.choice(CODAS) for _ in range(syllables)

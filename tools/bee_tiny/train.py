@@ -33,7 +33,7 @@ NOT_LEARNT: Final = -100  # the label of a token that bee-tiny reads but does no
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    steps: int = 2400
+    steps: int = 1800
     matrix_rate: float = 4e-3
     other_rate: float = 3e-3
     warmup_steps: int = 60
