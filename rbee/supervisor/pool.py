@@ -29,6 +29,10 @@ class Sink(Protocol):
 
     def push(self, delta: Delta) -> None: ...
 
+    def flush(self) -> None:
+        """Send what was pushed in this turn of the receiver."""
+        ...
+
     def fail(self, error: RequestError) -> None: ...
 
 
@@ -45,6 +49,7 @@ class _Open:
     sent_s: float = 0.0
     tokens: int = 0  # delivered
     retries: int = 0
+    is_touched: bool = False  # its sink has what was not flushed
 
 
 class Pool:
@@ -69,6 +74,7 @@ class Pool:
         self._log = log
         self._ids = itertools.count(1)
         self._open: dict[int, _Open] = {}
+        self._touched: list[_Open] = []
         self._is_draining = False
 
     # --- for the faces
@@ -163,6 +169,16 @@ class Pool:
         if has_ended:
             self._pump(worker.model)
 
+    def turn_done(self) -> None:
+        """All that came together was delivered: each sink it touched sends it in one go."""
+        touched, self._touched = self._touched, []
+        for request in touched:
+            request.is_touched = False
+            try:
+                request.sink.flush()
+            except Exception:  # noqa: BLE001  # rule 3
+                self._sink_failed(request)
+
     def request_failed(self, worker: Worker, failed: Failed) -> None:
         request = self._open.get(failed.request_id)
         if request is not None:
@@ -252,13 +268,19 @@ class Pool:
                 return
 
     def _push(self, request: _Open, delta: Delta) -> None:
+        if not request.is_touched:
+            request.is_touched = True
+            self._touched.append(request)
         try:
             request.sink.push(delta)
         except Exception:  # noqa: BLE001  # rule 3
-            self._log.error("sink_failed", correlation_id=request.correlation_id, exc_info=True)
-            self.cancel(request.request_id, "its sink failed")
-            message = "an internal error"
-            self._tell(request, RequestError(ErrorCode.INTERNAL_ERROR, message))
+            self._sink_failed(request)
+
+    def _sink_failed(self, request: _Open) -> None:
+        """Called where the exception is handled: the log has its place."""
+        self._log.error("sink_failed", correlation_id=request.correlation_id, exc_info=True)
+        self.cancel(request.request_id, "its sink failed")
+        self._tell(request, RequestError(ErrorCode.INTERNAL_ERROR, "an internal error"))
 
     def _fail(self, request: _Open, error: RequestError) -> None:
         self._open.pop(request.request_id, None)

@@ -35,8 +35,10 @@ LAST_WORDS_S: Final = 0.02
 # The fault of a worker whose link takes nothing. It may be that it has just ended by itself.
 TAKES_NOTHING: Final = "takes no messages: its queue is full"
 
-# Messages that one receiver takes before it lets the other tasks run.
-MESSAGES_PER_TURN: Final = 16
+# What one receiver takes before it lets the other tasks run, counted in deltas; a message costs
+# as much as so many of them. All that one stream gets in a turn leaves in one send.
+TURN_COST_MAX: Final = 2048
+MESSAGE_COST: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,10 @@ class Delivery(Protocol):
 
     def room_made(self, worker: "Worker") -> None:
         """A cancelled request has left the worker."""
+        ...
+
+    def turn_done(self) -> None:
+        """All that had come in together was delivered."""
         ...
 
     def worker_gone(self, worker: "Worker", ending: WorkerExit) -> None: ...
@@ -277,24 +283,35 @@ def _gone(worker: Worker, code: int | None, signal: int | None) -> WorkerExit:
 
 async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None:
     """Take what the worker says, in order; end its life if it is nonsense."""
-    child = worker._child
     try:
         while True:
-            frames: list[bytes] | None = await child.receive()
-            for _ in range(MESSAGES_PER_TURN):
-                if frames is None:
-                    break
-                _take(worker, worker._dialogue.receive(frames), plan, delivery)
-                frames = child.receive_nowait()
-            else:
-                if frames is not None:
-                    _take(worker, worker._dialogue.receive(frames), plan, delivery)
+            frames = await worker._child.receive()
+            try:
+                is_more = _take_turn(worker, frames, plan, delivery)
+            finally:
+                delivery.turn_done()
+            if is_more:
                 await trio.lowlevel.checkpoint()
     except RemoteProtocolError as error:
         worker._end(f"broke the protocol: {error}")
         worker._has_left.set()
     except trio.ClosedResourceError:
         worker._has_left.set()  # `launch` is done with it
+
+
+def _take_turn(
+    worker: Worker, frames: list[bytes] | None, plan: WorkerPlan, delivery: Delivery
+) -> bool:
+    """Take what is there, as far as one turn goes. True: there may be more."""
+    spent = 0
+    while frames is not None:
+        message = worker._dialogue.receive(frames)
+        _take(worker, message, plan, delivery)
+        spent += MESSAGE_COST + (len(message.deltas) if isinstance(message, Step) else 0)
+        if spent >= TURN_COST_MAX:
+            return True
+        frames = worker._child.receive_nowait()
+    return False
 
 
 def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery: Delivery) -> None:

@@ -45,6 +45,7 @@ class Asked:
         self.tokens += tokens
         self.is_over = finish is not None
         self.sink.push(delta)
+        self.sink.flush()
 
     def fail(self, error: RequestError) -> None:
         if not self.is_over:

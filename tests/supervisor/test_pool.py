@@ -30,10 +30,15 @@ class Collected:
 
     deltas: list[Delta] = field(default_factory=list)
     error: RequestError | None = None
+    flushed: int = 0  # of the deltas
 
     def push(self, delta: Delta) -> None:
         assert not self.is_over, "a delta after the last word"
         self.deltas.append(delta)
+
+    def flush(self) -> None:
+        assert self.flushed < len(self.deltas), "a flush without a delta"
+        self.flushed = len(self.deltas)
 
     def fail(self, error: RequestError) -> None:
         assert not self.is_over, "two last words"
@@ -215,6 +220,24 @@ async def test_a_sink_that_breaks_ends_its_own_request_alone(autojump_clock: Moc
         good, _ = submit(pool)
         await trio.sleep(10)
         assert good.text == "0 1 2 "
+        assert broken.error is not None
+        assert broken.error.code is ErrorCode.INTERNAL_ERROR
+        assert pool.open_requests == 0
+
+
+async def test_a_sink_that_cannot_flush_ends_its_own_request_alone(
+    autojump_clock: MockClock,
+) -> None:
+    class Broken(Collected):
+        def flush(self) -> None:
+            raise RuntimeError("a bug in a sink")
+
+    async with pool_of() as (pool, _, _slots):
+        broken = Broken()
+        pool.submit(ASK, broken, remaining_s=300, correlation_id="cid")
+        good, _ = submit(pool)
+        await trio.sleep(10)
+        assert (good.text, good.flushed) == ("0 1 2 ", 3)
         assert broken.error is not None
         assert broken.error.code is ErrorCode.INTERNAL_ERROR
         assert pool.open_requests == 0

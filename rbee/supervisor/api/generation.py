@@ -53,8 +53,8 @@ class Generation:
         self._terms = terms
         self._visit = visit
         take = self._take_streamed if order.is_streamed else self._take_whole
-        self._tally = Tally(len(order.asks), take)
         self._outlet = Outlet(terms.parked_bytes_max, self._abandon)
+        self._tally = Tally(len(order.asks), take, self._outlet.flush)
         self._request_ids: list[int] = []
         self._is_told = False  # the last words are on their way: who leaves now misses nothing
 
@@ -147,7 +147,7 @@ class Generation:
     async def _stream_by_turns(self, send: Send) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._close_stream_when_ended)
-            while payload := await self._outlet.wait_parked():
+            while payload := await self._outlet.wait_kept():
                 await send({"type": "http.response.body", "body": payload, "more_body": True})
 
     async def _close_stream_when_ended(self) -> None:

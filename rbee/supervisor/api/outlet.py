@@ -1,6 +1,7 @@
 """The bytes of one stream on their way to the client, written without waiting.
 
-Rule 1: `write` is called from the link's receiver task. It never waits and never raises.
+Rule 1: `write` and `flush` are called from the link's receiver task. They never wait and never
+        raise. What was written between two flushes leaves in one send.
 Rule 2: what cannot leave yet is bounded. Over the bound the stream is broken as "slow_client":
         what was kept and what still comes is dropped, but for the words that end it.
 """
@@ -29,16 +30,16 @@ class Outlet:
     """Keeps bytes until the headers are out; then sends at once, or by the request's task.
 
     Args:
-      parked_bytes_max: bytes that may wait here.
+      kept_bytes_max: bytes that may wait here.
       on_broken: called once, at most, with the reason.
     """
 
-    def __init__(self, parked_bytes_max: int, on_broken: Callable[[str], object]) -> None:
-        self._parked_bytes_max = parked_bytes_max
+    def __init__(self, kept_bytes_max: int, on_broken: Callable[[str], object]) -> None:
+        self._kept_bytes_max = kept_bytes_max
         self._on_broken = on_broken
         self._writer: DirectWriter | None = None
-        self._parked: list[bytes] = []
-        self._parked_bytes = 0
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
         self._is_broken = False
         self._has_ended = False
         self._news = trio.Event()
@@ -46,46 +47,43 @@ class Outlet:
     def write(self, payload: bytes) -> None:
         if self._is_broken or self._has_ended or not payload:
             return
-        if self._writer is not None:
-            self._writer.write_nowait(payload)
-            return
-        self._park(payload)
-        if self._parked_bytes > self._parked_bytes_max:
+        self._kept.append(payload)
+        self._kept_bytes += len(payload)
+        if self._kept_bytes > self._kept_bytes_max:
             self._is_broken = True
             self._take()
             self._on_broken("slow_client")
 
+    def flush(self) -> None:
+        """Send what was written; without a writer it is the request's task that does."""
+        if self._writer is not None:
+            self._writer.write_nowait(self._take())
+        else:
+            self._news.set()
+
     def end(self, last_words: bytes) -> None:
         """Write what ends the stream; it is taken from a broken one as well."""
         self._has_ended = True
-        if self._writer is not None:
-            self._writer.write_nowait(last_words)
-        else:
-            self._park(last_words)
+        self._kept.append(last_words)
+        self.flush()
 
     def attach(self, writer: DirectWriter) -> None:
         """Send what was kept, and everything from now on, through ``writer``."""
         self._writer = writer
         writer.on_broken = self._on_broken
-        writer.write_nowait(self._take())
+        self.flush()
 
-    async def wait_parked(self) -> bytes:
+    async def wait_kept(self) -> bytes:
         """Wait for bytes that the request's task shall send. Empty: there will be no more."""
-        while not self._parked:
+        while not (payload := self._take()):
             if self._has_ended:
                 return b""
             self._news = trio.Event()
             await self._news.wait()
-        return self._take()
-
-    def _park(self, payload: bytes) -> None:
-        if payload:
-            self._parked.append(payload)
-            self._parked_bytes += len(payload)
-        self._news.set()
+        return payload
 
     def _take(self) -> bytes:
-        kept = b"".join(self._parked)
-        self._parked.clear()
-        self._parked_bytes = 0
-        return kept
+        payload = b"".join(self._kept)
+        self._kept.clear()
+        self._kept_bytes = 0
+        return payload

@@ -23,6 +23,10 @@ class Sink(Protocol):
 
     def push(self, delta: Delta) -> None: ...
 
+    def flush(self) -> None:
+        """Send what was pushed since the last flush: nothing more comes right now."""
+        ...
+
     def fail(self, error: RequestError) -> None: ...
 
 

@@ -19,14 +19,18 @@ class Tally:
     Args:
       count: of asks.
       take: gets each delta with the index of its choice.
+      flush: called when the deltas that came together were taken.
     """
 
-    def __init__(self, count: int, take: Callable[[int, Delta], None]) -> None:
+    def __init__(
+        self, count: int, take: Callable[[int, Delta], None], flush: Callable[[], None]
+    ) -> None:
         self.choices = [Choice() for _ in range(count)]
         self.begun = trio.Event()  # a first delta came, or the end
         self.ended = trio.Event()  # each choice has finished, or `failure` is set, or `stop`
         self.failure: RequestError | None = None
         self._take = take
+        self.flush = flush
         self._unfinished = count
 
     def sinks(self) -> list["ChoiceSink"]:
@@ -81,6 +85,9 @@ class ChoiceSink:
 
     def push(self, delta: Delta) -> None:
         self._tally.push(self._index, delta)
+
+    def flush(self) -> None:
+        self._tally.flush()
 
     def fail(self, error: RequestError) -> None:
         self._tally.fail(error)
