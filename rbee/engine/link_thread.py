@@ -75,14 +75,18 @@ class LinkThread:
         self._beat_s = beat_s
         self._wake()
 
-    def send(self, frames: list[bytes]) -> None:
-        """Queue one message. Waits while the supervisor is `OUTBOX_MESSAGES_MAX` behind."""
+    def send(self, frames: list[bytes], *, may_rest: bool = False) -> None:
+        """Queue one message. Waits while the supervisor is `OUTBOX_MESSAGES_MAX` behind.
+
+        Args:
+          may_rest: it may stay here for `LOOK_AGAIN_S`.
+        """
         with self._changed:
             while len(self._outbox) >= OUTBOX_MESSAGES_MAX and not self._is_closing:
                 self._changed.wait()
             self._outbox.append(frames)
-            is_awaited = self._looks_again and len(self._outbox) < WAKE_AT_MESSAGES
-        if not is_awaited:
+            rests = may_rest and self._looks_again and len(self._outbox) < WAKE_AT_MESSAGES
+        if not rests:
             self._wake()
 
     def take(self, timeout_s: float | None) -> list[list[bytes]]:

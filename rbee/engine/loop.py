@@ -226,7 +226,11 @@ class WorkerLoop:
                     failed.append((result.job_id, error))
         self._steps += 1
         if deltas:
-            self._link.send(self._dialogue.send(Step(self._steps, tuple(deltas))))
+            # Somebody waits for a first token and for an end; what is between may rest a little.
+            may_rest = not any(each.finish or each.prompt_tokens for each in deltas)
+            self._link.send(
+                self._dialogue.send(Step(self._steps, tuple(deltas))), may_rest=may_rest
+            )
         for job_id, error in failed:  # their last words, so after what this step brought them
             self._fail(job_id, error)
         self._send_garbage(getattr(engine, "wants_garbage", None))

@@ -9,7 +9,6 @@ Rule 3: an answer never repeats what the client sent.
 import http
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,7 +16,7 @@ from rbee.errors import ErrorCode
 from rbee.ids import new_correlation_id
 from rbee.supervisor.http_server.limits import HttpLimits
 
-_REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!-~]+) HTTP/([0-9]\.[0-9])")
+_REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!-~]+) HTTP/([0-9]\.[0-9])(?:\r\n|\Z)")
 _METHOD: Final = re.compile(rb"[A-Z-]{1,24}")  # methods are case-sensitive
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
@@ -33,31 +32,38 @@ class Refusal:
     message: str
 
 
-def find_fault(received: bytes, limits: HttpLimits) -> Refusal | None:
-    """Judge the start of a request, complete or not. None: nothing is wrong so far."""
-    end = received.find(b"\r\n\r\n")
+def find_fault(
+    received: bytes | bytearray, limits: HttpLimits, judged_bytes: int = 0
+) -> Refusal | None:
+    """Judge the start of a request, complete or not. None: nothing is wrong so far.
+
+    Args:
+      judged_bytes: how much of it was judged before, and was without fault: it is not read again,
+        so that a head which comes byte by byte costs no more than one that comes at once.
+    """
+    end = received.find(b"\r\n\r\n", max(judged_bytes - 3, 0))
     if end < 0:
-        return _fault_of_partial(received, limits)
+        return _fault_of_partial(received, limits, judged_bytes)
     if end > limits.header_bytes_max:
         return Refusal(431, f"the head of a request is at most {limits.header_bytes_max} bytes")
-    head = received[:end]
-    lines = head.split(b"\r\n")
-    return (
-        _fault_of_bytes(head)
-        or _fault_of_request_line(lines[0], limits)
-        or _fault_of_headers(lines, limits)
-    )
+    head = bytes(received[:end])
+    return _fault_of_bytes(head) or _fault_of_head(head, limits)
 
 
-def _fault_of_partial(received: bytes, limits: HttpLimits) -> Refusal | None:
-    line, has_line, _ = received.partition(b"\r\n")
-    if not has_line and len(line) > limits.target_bytes_max + _REQUEST_LINE_ROOM:
+def _fault_of_partial(
+    received: bytes | bytearray, limits: HttpLimits, judged_bytes: int
+) -> Refusal | None:
+    line_bytes_max = limits.target_bytes_max + _REQUEST_LINE_ROOM
+    is_long = judged_bytes <= line_bytes_max < len(received)
+    if is_long and received.find(b"\r\n", 0, line_bytes_max + 2) < 0:
         return Refusal(414, f"a target is at most {limits.target_bytes_max} bytes")
     if len(received) > limits.header_bytes_max:
         return Refusal(431, f"the head of a request is at most {limits.header_bytes_max} bytes")
     if received and not b"!" <= received[:1] <= b"~":
         return Refusal(400, "this is not HTTP")
-    return _fault_of_bytes(received.removesuffix(b"\r"))
+    # A CR that came last was left open: its LF may come now.
+    begin = max(judged_bytes - 1, 0)
+    return _fault_of_bytes(bytes(received[begin:]).removesuffix(b"\r").removeprefix(b"\n"))
 
 
 def _fault_of_bytes(head: bytes) -> Refusal | None:
@@ -69,11 +75,19 @@ def _fault_of_bytes(head: bytes) -> Refusal | None:
     return None
 
 
-def _fault_of_request_line(line: bytes, limits: HttpLimits) -> Refusal | None:
-    match = _REQUEST_LINE.fullmatch(line)
+def _fault_of_head(head: bytes, limits: HttpLimits) -> Refusal | None:
+    match = _REQUEST_LINE.match(head)
     if match is None:
         return Refusal(400, "the request line is malformed")
     method, target, version = match.groups()
+    return _fault_of_request_line(method, target, version, limits) or _fault_of_headers(
+        head, limits, is_old=version == b"1.0"
+    )
+
+
+def _fault_of_request_line(
+    method: bytes, target: bytes, version: bytes, limits: HttpLimits
+) -> Refusal | None:
     if version not in (b"1.1", b"1.0"):
         return Refusal(505, "only HTTP/1.1 is spoken here")
     if len(target) > limits.target_bytes_max:
@@ -85,23 +99,31 @@ def _fault_of_request_line(line: bytes, limits: HttpLimits) -> Refusal | None:
     return None
 
 
-def _fault_of_headers(lines: Sequence[bytes], limits: HttpLimits) -> Refusal | None:
-    if len(lines) - 1 > limits.header_count_max:
+def _fault_of_headers(head: bytes, limits: HttpLimits, *, is_old: bool) -> Refusal | None:
+    if head.count(b"\r\n") > limits.header_count_max:
         return Refusal(431, f"at most {limits.header_count_max} headers are taken")
-    lengths: list[bytes] = []
-    encodings: list[bytes] = []
-    for line in lines[1:]:
-        if line[:1] in (b" ", b"\t"):
-            return Refusal(400, "a header must stand on one line")
-        name, _, value = line.partition(b":")
-        match name.lower():
-            case b"content-length":
-                lengths.append(value.strip(b" \t"))
-            case b"transfer-encoding":
-                encodings.append(value.strip(b" \t").lower())
-            case b"upgrade" if b"websocket" in value.lower():
-                return Refusal(501, "WebSocket is not spoken here")
-    return _fault_of_framing(lengths, encodings, is_old=lines[0].endswith(b"1.0"))
+    if b"\r\n " in head or b"\r\n\t" in head:
+        return Refusal(400, "a header must stand on one line")
+    lowered = head.lower()
+    if any(b"websocket" in value for value in _values(lowered, b"\r\nupgrade")):
+        return Refusal(501, "WebSocket is not spoken here")
+    return _fault_of_framing(
+        _values(lowered, b"\r\ncontent-length"),
+        _values(lowered, b"\r\ntransfer-encoding"),
+        is_old=is_old,
+    )
+
+
+def _values(lowered: bytes, line_start: bytes) -> list[bytes]:
+    """What the headers with this name say. Searching costs a tenth of taking the head apart."""
+    if line_start not in lowered:
+        return []
+    values: list[bytes] = []
+    for rest in lowered.split(line_start)[1:]:
+        line = rest.partition(b"\r\n")[0]
+        if not line or line.startswith(b":"):
+            values.append(line[1:].strip(b" \t"))
+    return values
 
 
 def _fault_of_framing(
