@@ -41,7 +41,7 @@ class PlainLink:
     def start_beating(self, beat_s: float) -> None:
         return
 
-    def send(self, frames: list[bytes]) -> None:
+    def send(self, frames: list[bytes], *, may_rest: bool = False) -> None:
         message = self._dialogue.receive(frames)
         self.heard.append(message)
         match type(message).__name__:

@@ -17,6 +17,10 @@ from rbee.ids import new_correlation_id
 from rbee.supervisor.http_server.limits import HttpLimits
 
 _REQUEST_LINE: Final = re.compile(rb"([!-~]+) ([!-~]+) HTTP/([0-9]\.[0-9])(?:\r\n|\Z)")
+# The lines of a head that can make two readers differ: (name, what follows the name).
+_TELLING: Final = re.compile(
+    rb"\n([ \t]|(?i:content-length|transfer-encoding|upgrade)(?![^:\r]))([^\r\n]*)"
+)
 _METHOD: Final = re.compile(rb"[A-Z-]{1,24}")  # methods are case-sensitive
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
@@ -47,7 +51,9 @@ def find_fault(
     if end > limits.header_bytes_max:
         return Refusal(431, f"the head of a request is at most {limits.header_bytes_max} bytes")
     head = bytes(received[:end])
-    return _fault_of_bytes(head) or _fault_of_head(head, limits)
+    text = head.replace(b"\r\n", b"")
+    header_count = (len(head) - len(text)) // 2
+    return _fault_of_text(text) or _fault_of_head(head, header_count, limits)
 
 
 def _fault_of_partial(
@@ -61,28 +67,31 @@ def _fault_of_partial(
         return Refusal(431, f"the head of a request is at most {limits.header_bytes_max} bytes")
     if received and not b"!" <= received[:1] <= b"~":
         return Refusal(400, "this is not HTTP")
-    # A CR that came last was left open: its LF may come now.
-    begin = max(judged_bytes - 1, 0)
-    return _fault_of_bytes(bytes(received[begin:]).removesuffix(b"\r").removeprefix(b"\n"))
+    # Between a CR and its LF one may have stopped to read: before this part, or behind it.
+    part = bytes(received[max(judged_bytes - 1, 0) :]).removeprefix(b"\n").removesuffix(b"\r")
+    return _fault_of_text(part.replace(b"\r\n", b""))
 
 
-def _fault_of_bytes(head: bytes) -> Refusal | None:
-    line_ends = head.count(b"\r\n")
-    if head.count(b"\n") != line_ends or head.count(b"\r") != line_ends:
+def _fault_of_text(text: bytes) -> Refusal | None:
+    """Judge a head without its line ends."""
+    if b"\r" in text or b"\n" in text:
         return Refusal(400, "a line of the head must end in CR LF")
-    if b"\0" in head:
+    if b"\0" in text:
         return Refusal(400, "the head holds a NUL byte")
     return None
 
 
-def _fault_of_head(head: bytes, limits: HttpLimits) -> Refusal | None:
+def _fault_of_head(head: bytes, header_count: int, limits: HttpLimits) -> Refusal | None:
     match = _REQUEST_LINE.match(head)
     if match is None:
         return Refusal(400, "the request line is malformed")
     method, target, version = match.groups()
-    return _fault_of_request_line(method, target, version, limits) or _fault_of_headers(
-        head, limits, is_old=version == b"1.0"
-    )
+    fault = _fault_of_request_line(method, target, version, limits)
+    if fault is not None:
+        return fault
+    if header_count > limits.header_count_max:
+        return Refusal(431, f"at most {limits.header_count_max} headers are taken")
+    return _fault_of_headers(head, is_old=version == b"1.0")
 
 
 def _fault_of_request_line(
@@ -99,31 +108,20 @@ def _fault_of_request_line(
     return None
 
 
-def _fault_of_headers(head: bytes, limits: HttpLimits, *, is_old: bool) -> Refusal | None:
-    if head.count(b"\r\n") > limits.header_count_max:
-        return Refusal(431, f"at most {limits.header_count_max} headers are taken")
-    if b"\r\n " in head or b"\r\n\t" in head:
-        return Refusal(400, "a header must stand on one line")
-    lowered = head.lower()
-    if any(b"websocket" in value for value in _values(lowered, b"\r\nupgrade")):
-        return Refusal(501, "WebSocket is not spoken here")
+def _fault_of_headers(head: bytes, *, is_old: bool) -> Refusal | None:
+    values: dict[bytes, list[bytes]] = {b"content-length": [], b"transfer-encoding": []}
+    for start, rest in _TELLING.findall(head):
+        if start in (b" ", b"\t"):
+            return Refusal(400, "a header must stand on one line")
+        value = rest.removeprefix(b":").strip(b" \t").lower()
+        name = start.lower()
+        if name in values:
+            values[name].append(value)
+        elif b"websocket" in value:
+            return Refusal(501, "WebSocket is not spoken here")
     return _fault_of_framing(
-        _values(lowered, b"\r\ncontent-length"),
-        _values(lowered, b"\r\ntransfer-encoding"),
-        is_old=is_old,
+        values[b"content-length"], values[b"transfer-encoding"], is_old=is_old
     )
-
-
-def _values(lowered: bytes, line_start: bytes) -> list[bytes]:
-    """What the headers with this name say. Searching costs a tenth of taking the head apart."""
-    if line_start not in lowered:
-        return []
-    values: list[bytes] = []
-    for rest in lowered.split(line_start)[1:]:
-        line = rest.partition(b"\r\n")[0]
-        if not line or line.startswith(b":"):
-            values.append(line[1:].strip(b" \t"))
-    return values
 
 
 def _fault_of_framing(
