@@ -12,6 +12,7 @@ Rule 2: no extension types, no pickle; unknown fields are errors; sizes are boun
 """
 
 import enum
+from signal import SIGQUIT
 from typing import Annotated, Final
 
 import msgspec
@@ -26,6 +27,10 @@ VERSION: Final = b"rbee/1"
 # Longest body that is decoded. The largest honest one is a Generate whose prompt is a request
 # body of some MiB; a peer that sends more is broken, not busy.
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024
+
+# Not a message, but said between the same two: a worker that gets it prints the stacks of its
+# threads to stderr. It does so from C, and so also while a call holds the interpreter lock.
+STACKS_SIGNAL: Final = SIGQUIT
 
 SHORT_TEXT_MAX: Final = 4096
 ShortText = Annotated[str, Meta(max_length=SHORT_TEXT_MAX)]

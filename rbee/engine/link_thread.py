@@ -9,6 +9,7 @@ Rule 3: a Stop that the main thread does not obey in `STOP_GRACE_S` ends the pro
 """
 
 import contextlib
+import faulthandler
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from typing import Final
 
 from rbee.errors import ExitCode
 from rbee.transport.thread_link import ThreadLink
-from rbee.wire import Beat, Phase, Stop, encode
+from rbee.wire import STACKS_SIGNAL, Beat, Phase, Stop, encode
 
 # Steps that the main thread may be ahead of the link.
 OUTBOX_MESSAGES_MAX: Final = 16
@@ -35,6 +36,8 @@ WAKE_AT_MESSAGES: Final = OUTBOX_MESSAGES_MAX // 2
 STOP_GRACE_S: Final = 1.0
 
 STOP_FRAMES: Final = encode(Stop())
+
+STDERR: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class LinkThread:
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
 
     def start(self) -> None:
+        """Begin. From here on the supervisor may also ask for the stacks of our threads."""
+        faulthandler.register(STACKS_SIGNAL, file=STDERR, all_threads=True)
         self._thread.start()
 
     def start_beating(self, beat_s: float) -> None:

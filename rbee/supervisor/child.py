@@ -24,6 +24,10 @@ class Child(Protocol):
 
     def receive_nowait(self) -> list[bytes] | None: ...
 
+    def ask_stacks(self) -> None:
+        """Have it print the stacks of its threads, with its output. Does not wait for them."""
+        ...
+
     def kill(self, reason: str) -> None:
         """SIGKILL to the process and all of its group, now. Says why in the log."""
         ...

@@ -23,7 +23,7 @@ from rbee.logs import Log
 from rbee.supervisor.child import Child
 from rbee.supervisor.process import Process
 from rbee.transport.link import Link, LinkFactory
-from rbee.wire import Stop, encode
+from rbee.wire import STACKS_SIGNAL, Stop, encode
 
 SECRET_BYTES: Final = 32
 
@@ -76,6 +76,9 @@ class EngineChild:
 
     def receive_nowait(self) -> list[bytes] | None:
         return self._link.receive_nowait()
+
+    def ask_stacks(self) -> None:
+        self._process.signal_leader(STACKS_SIGNAL)
 
     def kill(self, reason: str) -> None:
         self._log.warning(

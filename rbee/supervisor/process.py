@@ -69,6 +69,12 @@ class Process:
         """Wait until the leader has ended. It is not reaped yet."""
         await trio.lowlevel.wait_readable(self._pidfd)
 
+    def signal_leader(self, number: signal.Signals) -> None:
+        """Send a signal to the leader alone. Does nothing once it has ended."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
     def signal_group(self, number: signal.Signals) -> None:
         """Send a signal to all of the group. What has ended already does not matter."""
         if self._popen.returncode is not None:

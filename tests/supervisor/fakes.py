@@ -73,6 +73,7 @@ class FakeChild:
     secret: bytes = SECRET
     got: list[object] = field(default_factory=list)
     killed: list[str] = field(default_factory=list)
+    stacks_asked: int = 0
 
     def __post_init__(self) -> None:
         self._dialogue = WorkerDialogue()
@@ -94,6 +95,9 @@ class FakeChild:
             return self._from_worker.receive_nowait()
         except trio.WouldBlock:
             return None
+
+    def ask_stacks(self) -> None:
+        self.stacks_asked += 1
 
     def kill(self, reason: str) -> None:
         self.killed.append(reason)
