@@ -61,7 +61,7 @@ def _fault_of_partial(
 ) -> Refusal | None:
     line_bytes_max = limits.target_bytes_max + _REQUEST_LINE_ROOM
     is_long = judged_bytes <= line_bytes_max < len(received)
-    if is_long and received.find(b"\r\n", 0, line_bytes_max + 2) < 0:
+    if is_long and received.find(b"\r\n", 0, line_bytes_max) < 0:
         return Refusal(414, f"a target is at most {limits.target_bytes_max} bytes")
     if len(received) > limits.header_bytes_max:
         return Refusal(431, f"the head of a request is at most {limits.header_bytes_max} bytes")
@@ -119,9 +119,7 @@ def _fault_of_headers(head: bytes, *, is_old: bool) -> Refusal | None:
             values[name].append(value)
         elif b"websocket" in value:
             return Refusal(501, "WebSocket is not spoken here")
-    return _fault_of_framing(
-        values[b"content-length"], values[b"transfer-encoding"], is_old=is_old
-    )
+    return _fault_of_framing(values[b"content-length"], values[b"transfer-encoding"], is_old=is_old)
 
 
 def _fault_of_framing(
