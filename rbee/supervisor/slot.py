@@ -11,7 +11,8 @@ from rbee.config import RestartConfig, WorkerConfig
 from rbee.logs import Log
 from rbee.supervisor.child import Launch
 from rbee.supervisor.restart import Ending, judge
-from rbee.supervisor.worker import Delivery, Worker, WorkerExit, WorkerPlan, run_worker
+from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
+from rbee.supervisor.worker_life import Delivery, run_worker
 
 
 class SlotState(enum.Enum):

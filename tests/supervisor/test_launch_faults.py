@@ -14,7 +14,8 @@ import trio
 from rbee.supervisor.child import Child
 from rbee.supervisor.launch import LINES_PER_S_MAX, Launcher
 from rbee.supervisor.process import Process
-from rbee.supervisor.worker import LAST_WORDS_S, WorkerExit, run_worker
+from rbee.supervisor.worker import WorkerExit
+from rbee.supervisor.worker_life import LAST_WORDS_S, run_worker
 from rbee.transport.link import LinkFactory
 from tests.supervisor.fakes import Heard, NoLog, plan
 from tests.supervisor.test_launch import QUICK, Spawner, launched, lines, wait_line

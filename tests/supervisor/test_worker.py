@@ -9,7 +9,8 @@ from trio.testing import MockClock
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.supervisor.lifecycle import WorkerState
 from rbee.supervisor.slot import Slot, SlotState, Surroundings, keep_filled
-from rbee.supervisor.worker import Worker, WorkerExit, run_worker
+from rbee.supervisor.worker import Worker, WorkerExit
+from rbee.supervisor.worker_life import run_worker
 from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, NoLog, plan
 
 LIMITS = WorkerConfig()

@@ -10,7 +10,8 @@ from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode, LinkFullError, RequestError
 from rbee.supervisor.child import Child
 from rbee.supervisor.slot import Slot, SlotState, keep_filled
-from rbee.supervisor.worker import Worker, run_worker
+from rbee.supervisor.worker import Worker
+from rbee.supervisor.worker_life import run_worker
 from rbee.wire import Beat, Bye, Delta, Drain, Generate, Phase, Step, encode
 from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, plan
 from tests.supervisor.test_pool import ASK, Collected, pool_of, submit

@@ -1,0 +1,172 @@
+"""One worker's life, from spawn to reap: the tasks that run a `Worker`.
+
+Rule 1: that the process ended is seen by its pidfd (`Child.wait_exit`), never by silence.
+Rule 2: silence, a stalled load and nonsense on the link are faults: the process is killed,
+        at once, and its end is judged like any other.
+"""
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import trio
+
+from rbee.config import WorkerConfig
+from rbee.errors import RemoteProtocolError
+from rbee.supervisor.child import Child, Launch
+from rbee.supervisor.lifecycle import WorkerState
+from rbee.supervisor.liveness import judge
+from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
+from rbee.wire import Failed, FromWorker, Hello, Ready, Step
+
+# The watch sleeps at most this long. Waking far later means that the supervisor itself was
+# suspended: then the silence was ours, and no worker is judged by it.
+WATCH_EVERY_S: Final = 1.0
+SUSPENDED_AFTER_S: Final = 2.0
+
+# What a worker said before it ended may still be on its way: its last tokens, and why it ended.
+LAST_WORDS_S: Final = 0.02
+
+# What one receiver takes before it lets the other tasks run, counted in deltas; a message costs
+# as much as so many of them. All that one stream gets in a turn leaves in one send.
+TURN_COST_MAX: Final = 2048
+MESSAGE_COST: Final = 128
+
+
+class Delivery(Protocol):
+    """Who hears what comes of a worker; synchronous, from the worker's receiver task."""
+
+    def worker_ready(self, worker: Worker) -> None: ...
+
+    def step_done(self, worker: Worker, step: Step) -> None: ...
+
+    def request_failed(self, worker: Worker, failed: Failed) -> None: ...
+
+    def room_made(self, worker: Worker) -> None:
+        """A cancelled request has left the worker."""
+        ...
+
+    def turn_done(self) -> None:
+        """All that had come in together was delivered."""
+        ...
+
+    def worker_gone(self, worker: Worker, ending: WorkerExit) -> None: ...
+
+
+async def run_worker(
+    launch: Launch,
+    plan: WorkerPlan,
+    limits: WorkerConfig,
+    delivery: Delivery,
+    hold: Callable[[Worker], None],
+) -> WorkerExit:
+    """Own one worker from spawn to reap.
+
+    Hands the `Worker` to ``hold`` as soon as it exists, still STARTING. Cancelling this
+    function stops the process by the ladder and returns only when it is reaped and
+    ``delivery`` has heard that it is gone.
+
+    Returns:
+      How the worker ended, also when it never got ready or could not be started.
+    """
+    worker: Worker | None = None
+    ended: tuple[int | None, int | None] = (None, None)
+    try:
+        async with trio.open_nursery() as nursery:
+            try:
+                child: Child = await nursery.start(launch, plan.worker_id)
+            except OSError as error:
+                return _not_started(error)
+            worker = Worker(plan.worker_id, plan.welcome.model.name, child, trio.current_time())
+            hold(worker)
+            nursery.start_soon(_receive, worker, plan, delivery)
+            nursery.start_soon(_watch, worker, limits)
+            ended = await child.wait_exit()
+            worker.process_ended()
+            with trio.move_on_after(LAST_WORDS_S):
+                await worker.has_left.wait()
+            nursery.cancel_scope.cancel(reason="the worker process ended")
+    finally:
+        if worker is not None:
+            ending = worker.gone(*ended, trio.current_time())
+            delivery.worker_gone(worker, ending)
+    return ending
+
+
+def _not_started(error: OSError) -> WorkerExit:
+    return WorkerExit(
+        last_state=WorkerState.STARTING,
+        exit_code=None,
+        signal=None,
+        fault=f"cannot be started: {error.strerror}",
+        said="",
+        was_asked=False,
+        ready_for_s=None,
+    )
+
+
+async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None:
+    """Take what the worker says, in order; end its life if it is nonsense."""
+    try:
+        while True:
+            frames = await worker.child.receive()
+            try:
+                is_more = _take_turn(worker, frames, plan, delivery)
+            finally:
+                delivery.turn_done()
+            if is_more:
+                await trio.lowlevel.checkpoint()
+    except RemoteProtocolError as error:
+        worker.end(f"broke the protocol: {error}")
+        worker.has_left.set()
+    except trio.ClosedResourceError:
+        worker.has_left.set()  # `launch` is done with it
+
+
+def _take_turn(
+    worker: Worker, frames: list[bytes] | None, plan: WorkerPlan, delivery: Delivery
+) -> bool:
+    """Take what is there, as far as one turn goes. True: there may be more."""
+    spent = 0
+    while frames is not None:
+        message = worker.read(frames)
+        _take(worker, message, plan, delivery)
+        spent += MESSAGE_COST + (len(message.deltas) if isinstance(message, Step) else 0)
+        if spent >= TURN_COST_MAX:
+            return True
+        frames = worker.child.receive_nowait()
+    return False
+
+
+def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery: Delivery) -> None:
+    worker.note(message, trio.current_time())
+    match message:
+        case Step():
+            delivery.step_done(worker, message)
+            worker.settle()
+        case Failed():
+            delivery.request_failed(worker, message)
+            worker.settle()
+        case None:  # the last word on a cancelled request
+            worker.settle()
+            delivery.room_made(worker)
+        case Hello():
+            worker.welcome(plan.welcome)
+        case Ready() if worker.state is WorkerState.READY:
+            delivery.worker_ready(worker)
+        case _:  # what concerns the worker alone was noted
+            pass
+
+
+async def _watch(worker: Worker, limits: WorkerConfig) -> None:
+    """Judge the worker by what it says and when; end its life at the first fault."""
+    while not worker.fault:
+        now_s = trio.current_time()
+        fault, due_s = judge(worker.signs(), limits, now_s)
+        if fault:
+            worker.end(fault)
+            return
+        wake_s = min(due_s, now_s + WATCH_EVERY_S)
+        await trio.sleep_until(wake_s)
+        now_s = trio.current_time()
+        if (late_s := now_s - wake_s) > SUSPENDED_AFTER_S:
+            worker.excuse(late_s, now_s)
