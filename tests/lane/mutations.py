@@ -28,10 +28,11 @@ _NAMES: Final = [
     b"Content-Length", b"content-length", b"Transfer-Encoding", b"Connection", b"Host", b"Expect",
     b"Upgrade", b"Accept", b"X-a", b"X_a", b"Content-Length ", b" X", b"", b"X\x01", b"\xe4", b"TE",
 ]  # fmt: skip
+_PLAIN_NAMES: Final = [b"Connection", b"Accept", b"accept", b"X-a", b"X_a", b"!#$%&'*+-.^_`|~"]
 _VALUES: Final = [
     b"", b"0", b"3", b"03", b"3 ", b"\t3", b"3,3", b"+3", b"0x3", b"chunked", b"close", b"x, close",
-    b"keep-alive", b"upgrade", b"100-continue", b"websocket", b"h2c", b"a\tb", b"\xe4", b"\x01",
-    b"\x7f", b"\x0b", b"70000", b"rbee",
+    b"keep-alive", b"upgrade", b"100-continue", b"websocket", b"a\tb", b"\xe4", b"70000", b"rbee",
+    b"h2c", b"\x01", b"\x7f", b"\x0b",
 ]  # fmt: skip
 
 
@@ -60,17 +61,29 @@ def compose(chance: random.Random) -> bytes:
 
 
 def _compose_one(chance: random.Random) -> bytes:
-    odd = chance.random() < 0.5
-    method = chance.choice(_METHODS if odd else _METHODS[:4])
-    target = chance.choice(_TARGETS if odd else _TARGETS[:3])
-    lines = [b"%b %b %b" % (method, target, chance.choice(_VERSIONS))]
+    return _compose_odd(chance) if chance.random() < 0.4 else _compose_plain(chance)
+
+
+def _compose_plain(chance: random.Random) -> bytes:
+    lines = [b"%b %b HTTP/1.1" % (chance.choice(_METHODS[:4]), chance.choice(_TARGETS[:3]))]
+    for _ in range(chance.randint(0, 4)):
+        separator = chance.choice([b": ", b":", b":\t "])
+        lines.append(chance.choice(_PLAIN_NAMES) + separator + chance.choice(_VALUES[:20]))
+    lines.insert(chance.randint(1, len(lines)), b"Host: rbee")
+    body = chance.choice([None, b"", b"abc"])
+    if body is not None:
+        lines.insert(chance.randint(1, len(lines)), b"Content-Length: %d" % len(body))
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")
+
+
+def _compose_odd(chance: random.Random) -> bytes:
+    request_line = (chance.choice(_METHODS), chance.choice(_TARGETS), chance.choice(_VERSIONS))
+    lines = [b" ".join(request_line)]
     lines += [b"Host: rbee"] * chance.choice([1, 1, 1, 1, 1, 0, 2])
     for _ in range(chance.randint(0, 4)):
-        separator = chance.choice(
-            [b": ", b":", b":\t ", b": "] if not odd else [b": ", b" : ", b""]
-        )
+        separator = chance.choice([b": ", b": ", b" : ", b""])
         lines.append(chance.choice(_NAMES) + separator + chance.choice(_VALUES))
     if chance.random() < 0.5:
         lines.append(b"Content-Length: 3")
-    end = b"\r\n" if chance.random() < 0.97 else chance.choice([b"\n", b"\r", b"\r\r\n"])
+    end = b"\r\n" if chance.random() < 0.9 else chance.choice([b"\n", b"\r", b"\r\r\n"])
     return end.join(lines) + b"\r\n\r\n" + chance.choice([b"", b"abc", b"3\r\nabc\r\n0\r\n\r\n"])
