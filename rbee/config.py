@@ -47,7 +47,10 @@ class WorkerConfig(Section, frozen=True):
     hello_timeout_s: Seconds = 60.0  # from spawn to Hello: a cold disk imports slowly
     load_stall_s: Seconds = 30.0  # loading without progress
     load_timeout_s: Seconds = 3600.0  # loading in all
-    step_stall_s: Seconds = 60.0  # requests open, and neither a token nor a step of prefill
+    step_stall_s: Seconds = 60.0  # one engine step, before it is known how long they take
+    step_stall_s_min: Seconds = 10.0  # ... and once it is: 20 times the slowest, from here
+    step_stall_s_max: Seconds = 600.0  # ... to here
+    prompt_timeout_s: Seconds = 3600.0  # steps through prompts that bring nobody a token
     beat_s: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
     beats_missed_max: Annotated[int, Meta(ge=1, le=100)] = 2
     term_after_s: Annotated[float, Meta(ge=0, le=60)] = 5.0  # from Stop to SIGTERM

@@ -53,9 +53,11 @@ class Stage(enum.Enum):
 
 
 @dataclass(slots=True)
-class _Open:
+class OpenRequest:
     """A request on the link, as the supervisor's end sees it."""
 
+    request_id: int
+    correlation_id: str
     tokens: int  # delivered so far, the resumed ones too
     is_cancelled: bool = False
 
@@ -72,7 +74,7 @@ class SupervisorDialogue:
         self._secret = secret
         self._pid = pid
         self._stage = Stage.STRANGER
-        self._open: dict[int, _Open] = {}
+        self._open: dict[int, OpenRequest] = {}
         self._is_closing = False
 
     @property
@@ -83,6 +85,11 @@ class SupervisorDialogue:
     def open_requests(self) -> int:
         """Requests that the worker still owes a last word, cancelled ones included."""
         return len(self._open)
+
+    @property
+    def requests(self) -> list[OpenRequest]:
+        """What is open now. For looking only."""
+        return list(self._open.values())
 
     def welcome(self, message: Welcome) -> list[bytes]:
         if self._stage is not Stage.GREETED:
@@ -105,7 +112,7 @@ class SupervisorDialogue:
             raise LocalProtocolError(f"request {request_id} is open already")
         if len(self._open) >= OPEN_REQUESTS_MAX:
             raise LocalProtocolError(f"more than {OPEN_REQUESTS_MAX} open requests")
-        self._open[request_id] = _Open(tokens=len(resume_ids))
+        self._open[request_id] = OpenRequest(request_id, correlation_id, len(resume_ids))
         return encode(Generate(request_id, ask, remaining_ms, correlation_id, resume_ids))
 
     def cancel(self, request_id: int) -> list[bytes] | None:

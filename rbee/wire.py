@@ -153,7 +153,7 @@ class Failed(WireMessage, frozen=True, tag="failed"):
 
 
 class Beat(WireMessage, frozen=True, tag="beat"):
-    """Sign of life and of progress, every ``beat_s``."""
+    """Sign of life and of progress, every ``beat_s``. A zero below: not measured, or none."""
 
     phase: Phase
     step: Count  # engine steps done
@@ -162,6 +162,8 @@ class Beat(WireMessage, frozen=True, tag="beat"):
     oldest_request_age_s: float
     rss_bytes: Count
     vram_bytes: Count
+    prompt_tokens: Count = 0  # of the open requests that have no token yet
+    step_s: Annotated[float, Meta(ge=0)] = 0.0  # 99 of 100 of the last steps were quicker
 
 
 class Bye(WireMessage, frozen=True, tag="bye"):

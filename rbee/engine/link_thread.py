@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from rbee.engine.step_times import StepTimes
 from rbee.errors import ExitCode
 from rbee.transport.thread_link import ThreadLink
 from rbee.wire import STACKS_SIGNAL, Beat, Phase, Stop, encode
@@ -50,6 +51,7 @@ class Published:
     requests: dict[int, int] = field(default_factory=dict)  # open request -> tokens delivered
     oldest_request_s: float | None = None  # on the monotonic clock
     vram_bytes: int = 0
+    prompt_tokens: int = 0  # of the open requests that have no token yet
 
 
 class LinkThread:
@@ -57,6 +59,7 @@ class LinkThread:
 
     def __init__(self, path: Path, life_fd: int) -> None:
         self.published = Published()
+        self.step_times: Final = StepTimes()
         self.ignores_stop = False  # for the synthetic engine's fault of that name
         self._path = path
         self._life_fd = life_fd
@@ -204,6 +207,8 @@ class LinkThread:
             oldest_request_age_s=0.0 if oldest_s is None else now_s - oldest_s,
             rss_bytes=_rss_bytes(),
             vram_bytes=told.vram_bytes,
+            prompt_tokens=told.prompt_tokens,
+            step_s=self.step_times.slow_s(),
         )
 
 

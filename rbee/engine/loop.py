@@ -75,6 +75,7 @@ class WorkerLoop:
         self._is_draining = False
         self._next_deadline_s = math.inf  # of the running requests; may be of one that is done
         self._published_s = 0.0
+        self._has_begun = False  # a request that was not published yet
         self._told_s = 0.0
         self._told_phase = Phase.IMPORTING
 
@@ -116,7 +117,7 @@ class WorkerLoop:
 
     def _load(self, engine: Engine, welcome: Welcome) -> Admission:
         fault = welcome.model.synthetic.fault if welcome.model.engine == "synthetic" else None
-        self._link.ignores_stop = fault in ("ignore_stop", "ignore_all")
+        self._link.ignores_stop = fault in ("ignore_stop", "ignore_all", "stray_child")
         self._progress(Phase.IMPORTING, 0.0)
         self._link.start_beating(welcome.beat_s)
         path = Path(welcome.path) if welcome.path else None
@@ -146,8 +147,9 @@ class WorkerLoop:
                     return "stopped"
             if self._running:
                 self._expire(engine)
-                self._publish_progress(Phase.DRAINING if self._is_draining else engine.phase)
+                began_s = self._publish_progress(engine)
                 self._step(engine)
+                self._link.step_times.note(self._clock() - began_s)
             if not self._running:
                 if self._is_draining:
                     return "drained"
@@ -190,6 +192,7 @@ class WorkerLoop:
         resumed = admission.pieces(message.resume_ids)
         running = start(message, job, self._clock(), resumed)
         self._running[message.request_id] = running
+        self._has_begun = True
         self._next_deadline_s = min(self._next_deadline_s, running.deadline_s)
 
     def _cancel(self, engine: Engine, request_id: int) -> None:
@@ -259,13 +262,19 @@ class WorkerLoop:
         elif kind == "oversize":
             self._link.send([b"rbee/1", bytes(BODY_BYTES_MAX + 1)])
 
-    def _publish_progress(self, phase: Phase) -> None:
-        """Publish before a step: a new phase at once, counters often enough for a beat."""
+    def _publish_progress(self, engine: Engine) -> float:
+        """Publish before a step: phase and new requests at once, counters often enough for a beat.
+
+        Returns:
+          What time it is.
+        """
         now_s = self._clock()
-        if phase is self._link.published.phase and now_s - self._published_s < PUBLISH_EVERY_S:
-            return
-        self._published_s = now_s
-        self._publish(phase)
+        phase = Phase.DRAINING if self._is_draining else engine.phase
+        is_known = phase is self._link.published.phase and not self._has_begun
+        if not is_known or now_s - self._published_s >= PUBLISH_EVERY_S:
+            self._published_s, self._has_begun = now_s, False
+            self._publish(phase)
+        return now_s
 
     def _publish(self, phase: Phase, vram_bytes: int | None = None) -> None:
         told = self._link.published
@@ -277,6 +286,11 @@ class WorkerLoop:
             requests={each.request_id: each.tokens for each in self._running.values()},
             oldest_request_s=oldest_s,
             vram_bytes=told.vram_bytes if vram_bytes is None else vram_bytes,
+            prompt_tokens=sum(
+                each.prompt_tokens + each.tokens
+                for each in self._running.values()
+                if not each.has_told_prompt
+            ),
         )
 
     def _bye(self, reason: str, exit_code: ExitCode) -> ExitCode:

@@ -1,10 +1,16 @@
 """Whether a worker lives and advances. Pure rules over what it said and when.
 
-Rule: that a process has *ended* is never judged here; its pidfd says so.
+Rule 1: that a process has *ended* is never judged here; its pidfd says so.
+Rule 2: a budget grows with what is known of the work and of this box, between a floor and a
+        cap that the operator sets. What is not known yet counts as slow: a healthy worker that
+        is killed costs more than a hung one that is found later.
+Rule 3: half of a budget is a sign, not a fault: the worker is slow.
 """
 
 import enum
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 from rbee.config import WorkerConfig
@@ -12,15 +18,54 @@ from rbee.config import WorkerConfig
 # Beats are due every ``beat_s``; so much later is still in time. Covers a busy scheduler.
 BEAT_GRACE_S: Final = 0.25
 
+# How much longer than what was measured something may take.
+STEPS_LATE: Final = 20  # one engine step, against the slowest hundredth of the last ones
+PROMPTS_LATE: Final = 4  # one step through prompts, against all of them at the measured speed
+PROMPTS_ENDLESS: Final = 10  # all prompts, against the same
+LOADS_LATE: Final = 4  # a sign of loading, against the longest wait for one so far
+
+# Prompts are taken to be read at least so fast before one was measured; and never to be read
+# faster than the other figure, as one whose beginning was cached says nothing about the next.
+PROMPT_TOKENS_PER_S_UNKNOWN: Final = 2.0
+PROMPT_TOKENS_PER_S_TRUSTED: Final = 500.0
+
+# Prompts of which many steps were read are given up after so many step stalls, at the earliest.
+PROMPT_STALLS_MIN: Final = 5
+
 
 class LifePhase(enum.Enum):
     """Which limits hold."""
 
     STARTING = "starting"  # before Hello
+    IMPORTING = "importing"  # holds the interpreter lock for seconds: beats may be late
     LOADING = "loading"  # before Ready
     SERVING = "serving"  # has nothing to do
     WORKING = "working"  # on requests
     LEAVING = "leaving"  # asked to end, and has nothing to finish
+    GONE = "gone"
+
+
+class Verdict(enum.StrEnum):
+    """How it stands with a worker."""
+
+    ALIVE = "alive"
+    SLOW = "slow"  # half of some budget is used up
+    WEDGED = "wedged"  # beats, but does not advance: the budget of its phase is used up
+    LIVELOCK = "livelock"  # steps, but no request gets a token
+    SILENT = "silent"  # no beat
+    GONE = "gone"
+
+
+FATAL: Final = frozenset({Verdict.WEDGED, Verdict.LIVELOCK, Verdict.SILENT})
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a model's workers were on this box. None: not known yet."""
+
+    load_gap_s: float | None = None  # the longest wait for a sign of loading
+    prompt_tokens_per_s: float | None = None  # of the slowest prompt among the last ones
+    step_s: float | None = None  # of an engine step: 99 of 100 were quicker
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,38 +75,165 @@ class Signs:
     phase: LifePhase
     started_s: float
     beat_s: float  # the last beat, or Hello before the first
+    heard_s: float  # anything at all
     # When loading or the engine last advanced; when it was given work, or asked to end.
-    progress_s: float
+    step_s: float
+    token_s: float  # when a request last got a token or its end; or as above
+    prompt_tokens: int = 0  # of the requests that have no token yet
+    is_reading: bool = False  # prompts, as far as it says
+    pace: Pace = field(default_factory=Pace)
 
 
-def judge(signs: Signs, limits: WorkerConfig, now_s: float) -> tuple[str, float]:
-    """Find the fault of a worker, if it has one.
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    verdict: Verdict
+    reason: str = ""  # "" for alive and gone
+    look_again_s: float = math.inf
 
-    Returns:
-      The fault, "" if there is none, and the time by which to look again.
+    @property
+    def is_fatal(self) -> bool:
+        return self.verdict in FATAL
+
+
+@dataclass(frozen=True, slots=True)
+class _Limit:
+    """One thing that is to happen again and again."""
+
+    since_s: float  # when it last did
+    budget_s: float
+    verdict: Verdict  # when the budget is used up
+    fault: str  # in words
+    slow_after_s: float = math.inf
+    slow: str = ""  # in words
+
+    @property
+    def due_s(self) -> float:
+        return self.since_s + self.budget_s
+
+    @property
+    def slow_s(self) -> float:
+        return self.since_s + self.slow_after_s
+
+
+def judge(signs: Signs, limits: WorkerConfig, now_s: float) -> Judgement:
+    """How it stands with a worker, and when to look again."""
+    if signs.phase is LifePhase.GONE:
+        return Judgement(Verdict.GONE)
+    found = list(_limits(signs, limits))
+    first = min(found, key=lambda limit: limit.due_s)
+    if now_s >= first.due_s:
+        return Judgement(first.verdict, f"{first.fault} for {first.budget_s:g} s", now_s)
+    look_again_s = min(time_s for limit in found for time_s in _times(limit) if time_s > now_s)
+    slow = next((limit for limit in found if now_s >= limit.slow_s), None)
+    if slow is None:
+        return Judgement(Verdict.ALIVE, look_again_s=look_again_s)
+    reason = f"{slow.slow} for {now_s - slow.since_s:.1f} s, {slow.budget_s:g} s are allowed"
+    return Judgement(Verdict.SLOW, reason, look_again_s)
+
+
+def _times(limit: _Limit) -> tuple[float, float]:
+    return limit.due_s, limit.slow_s
+
+
+def _limits(signs: Signs, limits: WorkerConfig) -> Iterator[_Limit]:
+    """All limits that hold. Of two that are passed together the first one tells why."""
+    match signs.phase:
+        case LifePhase.STARTING:
+            yield _Limit(
+                signs.started_s, limits.hello_timeout_s, Verdict.WEDGED, "wedged: said no hello"
+            )
+        case LifePhase.IMPORTING:
+            yield _stalled_load(signs, limits.load_stall_s)
+            yield _slow_load(signs, limits)
+        case LifePhase.LOADING:
+            yield _silence(signs, limits)
+            yield _stalled_load(signs, load_budget_s(signs.pace, limits))
+            yield _slow_load(signs, limits)
+        case LifePhase.SERVING:
+            yield _silence(signs, limits)
+        case LifePhase.WORKING:
+            yield _silence(signs, limits)
+            yield _no_step(signs, limits)
+            yield _no_token(signs, limits)
+        case LifePhase.LEAVING:
+            yield _silence(signs, limits)
+            fault = "wedged: did not end when asked"
+            yield _Limit(signs.step_s, limits.kill_after_s, Verdict.WEDGED, fault)
+        case LifePhase.GONE:
+            raise AssertionError("what is gone has no limits")
+
+
+def _silence(signs: Signs, limits: WorkerConfig) -> _Limit:
+    """Beats may find no room in a link that is full of tokens: those are signs of life too."""
+    one_s = limits.beat_s + BEAT_GRACE_S
+    all_s = limits.beat_s * limits.beats_missed_max + BEAT_GRACE_S
+    since_s = max(signs.beat_s, signs.heard_s + one_s - all_s)
+    slow_s = one_s if limits.beats_missed_max > 1 else math.inf
+    return _Limit(since_s, all_s, Verdict.SILENT, "hung: no beat", slow_s, "no beat")
+
+
+def _stalled_load(signs: Signs, budget_s: float) -> _Limit:
+    what = "no progress in loading"
+    return _Limit(signs.step_s, budget_s, Verdict.WEDGED, f"wedged: {what}", budget_s / 2, what)
+
+
+def _slow_load(signs: Signs, limits: WorkerConfig) -> _Limit:
+    return _Limit(signs.started_s, limits.load_timeout_s, Verdict.WEDGED, "wedged: not loaded")
+
+
+def _no_step(signs: Signs, limits: WorkerConfig) -> _Limit:
+    budget_s = max(step_budget_s(signs, limits), 2 * limits.beat_s)
+    return _Limit(
+        signs.step_s, budget_s, Verdict.WEDGED, "wedged: no engine step", budget_s / 2,
+        "no engine step",
+    )  # fmt: skip
+
+
+def _no_token(signs: Signs, limits: WorkerConfig) -> _Limit:
+    budget_s = max(token_budget_s(signs, limits), 2 * limits.beat_s)
+    return _Limit(
+        signs.token_s, budget_s, Verdict.LIVELOCK, "livelock: steps, but no token", budget_s / 2,
+        "no token",
+    )  # fmt: skip
+
+
+def load_budget_s(pace: Pace, limits: WorkerConfig) -> float:
+    """How long loading may show no sign of progress.
+
+    A sign comes with each part of the files: a slow disk shows by the time between two.
     """
-    due = list(_due(signs, limits))
-    first_s, fault = min(due)
-    return (fault if now_s >= first_s else ""), first_s
+    measured_s = LOADS_LATE * (pace.load_gap_s or 0.0)
+    return _between(limits.load_stall_s, measured_s, limits.load_timeout_s)
 
 
-def _due(signs: Signs, limits: WorkerConfig) -> list[tuple[float, str]]:
-    """Each limit that holds: when it is passed, and what that means."""
-    if signs.phase is LifePhase.STARTING:
-        hello_s = signs.started_s + limits.hello_timeout_s
-        return [(hello_s, f"said no hello within {limits.hello_timeout_s:g} s")]
-    silent_s = limits.beat_s * limits.beats_missed_max + BEAT_GRACE_S
-    due = [(signs.beat_s + silent_s, f"hung: no beat for {silent_s:g} s")]
-    if signs.phase is LifePhase.LOADING:
-        stall = f"loading made no progress for {limits.load_stall_s:g} s"
-        due.append((signs.progress_s + limits.load_stall_s, stall))
-        slow = f"not loaded within {limits.load_timeout_s:g} s"
-        due.append((signs.started_s + limits.load_timeout_s, slow))
-    if signs.phase is LifePhase.WORKING:
-        # Prefill tells of its steps by beats alone: two must have had time to come.
-        still_s = max(limits.step_stall_s, 2 * limits.beat_s)
-        due.append((signs.progress_s + still_s, f"wedged: no progress for {still_s:g} s"))
-    if signs.phase is LifePhase.LEAVING:
-        late = f"did not end within {limits.kill_after_s:g} s"
-        due.append((signs.progress_s + limits.kill_after_s, late))
-    return due
+def step_budget_s(signs: Signs, limits: WorkerConfig) -> float:
+    """How long one engine step may take."""
+    measured_s = STEPS_LATE * (signs.pace.step_s or 0.0)
+    if signs.is_reading:
+        measured_s = max(measured_s, PROMPTS_LATE * _prompts_s(signs))
+        return _between(limits.step_stall_s, measured_s, limits.step_stall_s_max)
+    if signs.pace.step_s is None:
+        return limits.step_stall_s
+    return _between(limits.step_stall_s_min, measured_s, limits.step_stall_s_max)
+
+
+def token_budget_s(signs: Signs, limits: WorkerConfig) -> float:
+    """How long steps may bring nobody a token."""
+    if not signs.is_reading:
+        measured_s = STEPS_LATE * (signs.pace.step_s or 0.0)
+        return _between(limits.step_stall_s, measured_s, limits.step_stall_s_max)
+    if signs.pace.prompt_tokens_per_s is None:
+        return limits.prompt_timeout_s
+    floor_s = PROMPT_STALLS_MIN * limits.step_stall_s
+    return _between(floor_s, PROMPTS_ENDLESS * _prompts_s(signs), limits.prompt_timeout_s)
+
+
+def _prompts_s(signs: Signs) -> float:
+    """How long all prompts that wait should take."""
+    measured = signs.pace.prompt_tokens_per_s
+    speed = PROMPT_TOKENS_PER_S_UNKNOWN if measured is None else measured
+    return signs.prompt_tokens / min(speed, PROMPT_TOKENS_PER_S_TRUSTED)
+
+
+def _between(floor_s: float, wanted_s: float, cap_s: float) -> float:
+    return max(floor_s, min(wanted_s, cap_s))

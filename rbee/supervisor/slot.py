@@ -2,7 +2,7 @@
 
 import enum
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import trio
@@ -10,6 +10,7 @@ import trio
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.logs import Log
 from rbee.supervisor.child import Launch
+from rbee.supervisor.liveness import Pace
 from rbee.supervisor.restart import Ending, judge
 from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
 from rbee.supervisor.worker_life import Delivery, run_worker
@@ -48,6 +49,7 @@ class Slot:
         self.last_failure = ""
         self.refill_s: float | None = None  # while waiting: when
         self.was_ready = False  # once, at least
+        self.pace = Pace()  # of its workers so far
         self._wants_worker = True
         self._asked = trio.Event()  # the operator said something
 
@@ -69,6 +71,8 @@ class Slot:
 
     def _worker_gone(self, ending: WorkerExit) -> None:
         self.was_ready = self.was_ready or ending.ready_for_s is not None
+        if self.worker is not None:
+            self.pace = self.worker.pace
         self.worker = None
         self.state = SlotState.EMPTY
 
@@ -99,7 +103,8 @@ async def keep_filled(slot: Slot, around: Surroundings) -> None:
             delivery.slot_failed(slot)
             await _wait_asked(slot)
             continue
-        ending = await run_worker(around.launch, slot.plan, around.worker, delivery, slot._hold)
+        plan = replace(slot.plan, pace=slot.pace)
+        ending = await run_worker(around.launch, plan, around.worker, delivery, slot._hold)
         slot._worker_gone(ending)
         verdict = judge(
             Ending(ending.was_asked, ending.exit_code, ending.ready_for_s),

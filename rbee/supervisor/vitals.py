@@ -1,53 +1,134 @@
 """What is known of a worker's life, gathered from what it says. Pure: time is an argument.
 
-Rule: times are on the supervisor's clock, and say when a message was taken. The time for which
-the supervisor was itself suspended is no one's silence: `excuse` takes it off.
+Rule 1: times are on the supervisor's clock, and say when a message was taken, not what the
+        worker's clock showed: a box that was frozen and thawed has hung nobody.
+Rule 2: the time for which the supervisor itself did not run is no one's silence: `excuse`
+        takes it off.
 """
 
-from rbee.supervisor.liveness import LifePhase, Signs
-from rbee.wire import Beat, Loading, Phase
+from collections import deque
+from dataclasses import replace
+from typing import Final
+
+from rbee.supervisor.liveness import Judgement, LifePhase, Pace, Signs, Verdict
+from rbee.wire import Beat, Failed, Loading, Phase, Step
+
+# Memory that grows by so much between two looks shows that loading goes on.
+LOAD_BYTES_MIN: Final = 8 * 1024 * 1024
+
+# Shorter prompts say more of a step's overhead than of the speed of reading.
+PROMPT_TOKENS_MIN: Final = 64
+PROMPTS_KEPT: Final = 16
+
+# A slow step is forgotten slowly: this much of it is left after each beat.
+STEP_KEPT: Final = 0.9
+
+BEATS_KEPT: Final = 12  # for a crash report
 
 
 class Vitals:
     """One worker's. Written by its `Worker` alone."""
 
-    def __init__(self, now_s: float) -> None:
+    def __init__(self, now_s: float, pace: Pace = Pace()) -> None:  # noqa: B008  # frozen
         self.loading = Loading(Phase.IMPORTING, 0.0)
-        self.beat: Beat | None = None  # the last one
         self.beats = 0
-        self.beat_s = now_s  # when it came; before the first: Hello, or the start
-        self._judged_from_s = now_s  # the start, less the time we were suspended
-        self._progress_s = now_s
+        self.last_beats: deque[tuple[float, Beat]] = deque(maxlen=BEATS_KEPT)
+        self.beat_s = now_s  # when the last one came; before the first: Hello, or the start
+        self.judgement = Judgement(Verdict.ALIVE)  # the last one
+        self.pace = pace
+        self._started_s = now_s  # less the time we were suspended
+        self._heard_s = self._step_s = self._token_s = now_s
+        self._loaded_bytes = 0
+        self._sent_s: dict[int, float] = {}  # requests without a token yet: when each was sent
+        self._speeds: deque[float] = deque(maxlen=PROMPTS_KEPT)
+
+    @property
+    def beat(self) -> Beat | None:
+        return self.last_beats[-1][1] if self.last_beats else None
 
     def signs(self, phase: LifePhase) -> Signs:
-        return Signs(phase, self._judged_from_s, self.beat_s, self._progress_s)
+        beat = self.beat
+        prompt_tokens = 0 if beat is None else beat.prompt_tokens
+        if phase is LifePhase.LOADING and self.loading.phase is Phase.IMPORTING:
+            phase = LifePhase.IMPORTING
+        return Signs(
+            phase=phase,
+            started_s=self._started_s,
+            beat_s=self.beat_s,
+            heard_s=self._heard_s,
+            step_s=self._step_s,
+            token_s=self._token_s,
+            prompt_tokens=prompt_tokens,
+            is_reading=prompt_tokens > 0 or (beat is not None and beat.phase is Phase.PREFILL),
+            pace=self.pace,
+        )
 
-    def advanced(self, now_s: float) -> None:
-        """It got work, was asked to end, or has brought something."""
-        self._progress_s = now_s
+    def asked_to_work(self, now_s: float) -> None:
+        """It had nothing to do, and has now; or it was asked to end."""
+        self._step_s = self._token_s = now_s
+
+    def request_sent(self, request_id: int, now_s: float) -> None:
+        self._sent_s[request_id] = now_s
 
     def hear_hello(self, now_s: float) -> None:
-        self._progress_s = self.beat_s = now_s
+        self._heard_s = self._step_s = self.beat_s = now_s
 
     def hear_loading(self, message: Loading, now_s: float) -> None:
-        told = self.loading
+        told, self.loading = self.loading, message
+        self._heard_s = now_s
         if message.phase is not told.phase or message.fraction > told.fraction:
-            self._progress_s = now_s
-        self.loading = message
+            self._loading_advanced(told.phase, now_s)
+
+    def hear_ready(self, now_s: float) -> None:
+        self._heard_s = self._step_s = self._token_s = now_s
+
+    def hear_step(self, step: Step, now_s: float) -> None:
+        self._heard_s = self._step_s = self._token_s = now_s
+        if not self._sent_s:
+            return
+        for delta in step.deltas:
+            sent_s = self._sent_s.pop(delta.request_id, None)
+            if sent_s is not None and delta.prompt_tokens >= PROMPT_TOKENS_MIN:
+                self._speeds.append(delta.prompt_tokens / max(now_s - sent_s, 1e-6))
+                self.pace = replace(self.pace, prompt_tokens_per_s=min(self._speeds))
+
+    def hear_last_word(self, failed: Failed | None, now_s: float) -> None:
+        """A request ended without a token. None: it was cancelled."""
+        self._heard_s = self._step_s = self._token_s = now_s
+        if failed is not None:
+            self._sent_s.pop(failed.request_id, None)
+
+    def request_cancelled(self, request_id: int) -> None:
+        self._sent_s.pop(request_id, None)
 
     def hear_beat(self, beat: Beat, now_s: float) -> None:
         told = self.beat
-        self.beat, self.beat_s = beat, now_s
+        self.last_beats.append((now_s, beat))
+        self.beat_s = self._heard_s = now_s
         self.beats += 1
-        # A long prompt is read in many steps that bring no token, and a worker that drains may
-        # do so too. Steps that were to bring tokens and did not are no progress.
-        may_be_prefill = beat.phase in (Phase.PREFILL, Phase.DRAINING)
-        if may_be_prefill and told is not None and beat.step > told.step:
-            self._progress_s = now_s
+        if told is not None and beat.step > told.step:
+            self._step_s = now_s
+        if beat.step_s > 0:
+            slowest_s = max(beat.step_s, STEP_KEPT * (self.pace.step_s or 0.0))
+            self.pace = replace(self.pace, step_s=slowest_s)
+        if beat.rss_bytes + beat.vram_bytes >= self._loaded_bytes + LOAD_BYTES_MIN:
+            self._loaded_bytes = beat.rss_bytes + beat.vram_bytes
+            if beat.phase in (Phase.IMPORTING, Phase.LOADING, Phase.WARMING):
+                self._loading_advanced(beat.phase, now_s)
 
     def excuse(self, late_s: float, now_s: float) -> None:
         """Take off the time for which the supervisor did not run."""
         # What it said meanwhile may have been taken already: nothing comes from the future.
-        self._judged_from_s = min(now_s, self._judged_from_s + late_s)
+        self._started_s = min(now_s, self._started_s + late_s)
         self.beat_s = min(now_s, self.beat_s + late_s)
-        self._progress_s = min(now_s, self._progress_s + late_s)
+        self._heard_s = min(now_s, self._heard_s + late_s)
+        self._step_s = min(now_s, self._step_s + late_s)
+        self._token_s = min(now_s, self._token_s + late_s)
+
+    def _loading_advanced(self, phase: Phase, now_s: float) -> None:
+        """A sign of loading, the first since ``phase`` held."""
+        if phase is not Phase.IMPORTING:
+            gap_s = now_s - self._step_s
+            if gap_s > (self.pace.load_gap_s or 0.0):
+                self.pace = replace(self.pace, load_gap_s=gap_s)
+        self._step_s = now_s

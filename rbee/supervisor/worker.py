@@ -4,18 +4,19 @@
 may read the properties, and call `generate`, `cancel` and `drain`, which send and do not wait.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from signal import SIGKILL
 from typing import Final, assert_never
 
 import trio
 
 from rbee.ask import Ask
-from rbee.dialogue import SupervisorDialogue
+from rbee.config import WorkerConfig
+from rbee.dialogue import OpenRequest, SupervisorDialogue
 from rbee.errors import LinkFullError
 from rbee.supervisor.child import Child
 from rbee.supervisor.lifecycle import TAKES_REQUESTS, WorkerEvent, WorkerState, next_state
-from rbee.supervisor.liveness import LifePhase, Signs
+from rbee.supervisor.liveness import Judgement, LifePhase, Pace, Verdict, judge
 from rbee.supervisor.vitals import Vitals
 from rbee.wire import Beat, Bye, Failed, FromWorker, Hello, Loading, Ready, Step, Welcome
 
@@ -34,6 +35,7 @@ class WorkerExit:
     said: str  # the reason in its Bye, "" without one
     was_asked: bool  # drained or stopped on purpose
     ready_for_s: float | None  # None: never ready
+    verdict: Verdict = Verdict.GONE  # what it was ended for, if it was for how it lived
 
     def __str__(self) -> str:
         if self.fault:
@@ -49,24 +51,26 @@ class WorkerPlan:
 
     worker_id: str
     welcome: Welcome
+    pace: Pace = field(default_factory=Pace)  # of the workers that stood there before
 
 
 class Worker:
     """What the rest of the supervisor may see of a worker, and ask of it."""
 
-    def __init__(self, worker_id: str, model: str, child: Child, now_s: float) -> None:
-        self.worker_id: Final = worker_id
-        self.model: Final = model
+    def __init__(self, plan: WorkerPlan, child: Child, now_s: float) -> None:
+        self.worker_id: Final = plan.worker_id
+        self.model: Final = plan.welcome.model.name
         self.pid: Final = child.pid
         self.started_s: Final = now_s
         self.child: Final = child  # for `worker_life`
         self.has_left: Final = trio.Event()  # it said Bye, or what will never be understood
         self._dialogue = SupervisorDialogue(child.secret, child.pid)
         self._state = WorkerState.STARTING
-        self._vitals = Vitals(now_s)
+        self._vitals = Vitals(now_s, plan.pace)
         self._ready: Ready | None = None
         self._ready_s: float | None = None
         self._fault = ""
+        self._verdict = Verdict.GONE
         self._said = ""
         self._was_asked = False
         self._has_ended = False  # the process; what it said may still come in
@@ -115,6 +119,26 @@ class Worker:
         return self._vitals.loading
 
     @property
+    def judgement(self) -> Judgement:
+        """How it stood with it at the last look."""
+        return self._vitals.judgement
+
+    @property
+    def pace(self) -> Pace:
+        """What is known of its speed, from it and from those before it."""
+        return self._vitals.pace
+
+    @property
+    def last_beats(self) -> list[tuple[float, Beat]]:
+        """The last beats, each with the time at which it came."""
+        return list(self._vitals.last_beats)
+
+    @property
+    def requests(self) -> list[OpenRequest]:
+        """What is open on it."""
+        return self._dialogue.requests
+
+    @property
     def fault(self) -> str:
         """Why its life is being ended; "" as long as it is not."""
         return self._fault
@@ -142,13 +166,16 @@ class Worker:
         except LinkFullError:
             self._dialogue.forget(request_id)
             raise
+        now_s = trio.current_time()
+        self._vitals.request_sent(request_id, now_s)
         if self._state is WorkerState.READY:
-            self._vitals.advanced(trio.current_time())
+            self._vitals.asked_to_work(now_s)
             self._move(WorkerEvent.WORK)
 
     def cancel(self, request_id: int) -> None:
         """Ask it to end a request. What still comes of it is left out."""
         frames = self._dialogue.cancel(request_id)
+        self._vitals.request_cancelled(request_id)
         if frames is not None:
             self._send_or_kill(frames)
 
@@ -158,7 +185,7 @@ class Worker:
             return
         self._was_asked = True
         was_ready = self._state in TAKES_REQUESTS
-        self._vitals.advanced(trio.current_time())
+        self._vitals.asked_to_work(trio.current_time())
         self._move(WorkerEvent.DRAIN)
         # A model that is still loading is not worth waiting for.
         frames = self._dialogue.drain() if was_ready else self._dialogue.stop()
@@ -180,8 +207,10 @@ class Worker:
     def note(self, message: FromWorker | None, now_s: float) -> None:
         """Take from a message what it tells of the worker itself."""
         match message:
-            case Step() | Failed() | None:
-                self._vitals.advanced(now_s)
+            case Step():
+                self._vitals.hear_step(message, now_s)
+            case Failed() | None:
+                self._vitals.hear_last_word(message, now_s)
             case Beat():
                 self._vitals.hear_beat(message, now_s)
             case Loading():
@@ -194,7 +223,7 @@ class Worker:
                 if self._state is WorkerState.STARTING:
                     self._move(WorkerEvent.HELLO)
             case Ready():
-                self._vitals.advanced(now_s)
+                self._vitals.hear_ready(now_s)
                 self._ready, self._ready_s = message, now_s
                 if self._state is WorkerState.LOADING:
                     self._move(WorkerEvent.LOADED)
@@ -210,15 +239,26 @@ class Worker:
         if self._state is WorkerState.BUSY and self._dialogue.open_requests == 0:
             self._move(WorkerEvent.IDLE)
 
-    def signs(self) -> Signs:
-        return self._vitals.signs(self._life_phase())
+    def judge(self, limits: WorkerConfig, now_s: float) -> Judgement:
+        judgement = judge(self._vitals.signs(self._life_phase()), limits, now_s)
+        self._vitals.judgement = judgement
+        return judgement
 
     def excuse(self, late_s: float, now_s: float) -> None:
         """The supervisor did not run for ``late_s``: that is not held against the worker."""
         self._vitals.excuse(late_s, now_s)
 
+    def condemn(self, judgement: Judgement) -> None:
+        """It is to be killed for how it lives, when the evidence is secured."""
+        if not self._fault:
+            self._fault, self._verdict = judgement.reason, judgement.verdict
+
+    def execute(self) -> None:
+        """Kill what was condemned."""
+        self.child.kill(self._fault)
+
     def end(self, fault: str) -> None:
-        """End its life, for the first fault that is found."""
+        """End its life at once, for the first fault that is found."""
         if not self._fault:
             self._fault = fault
             self.child.kill(fault)
@@ -234,6 +274,7 @@ class Worker:
         fault = self._fault
         if fault == TAKES_NOTHING and (code is not None or signal not in (None, SIGKILL)):
             fault = ""  # it was not our kill that ended it
+        fault = self.child.cause or fault
         return WorkerExit(
             last_state=last_state,
             exit_code=code,
@@ -242,6 +283,7 @@ class Worker:
             said=self._said,
             was_asked=self._was_asked,
             ready_for_s=None if self._ready_s is None else now_s - self._ready_s,
+            verdict=self._verdict,
         )
 
     def _send_or_kill(self, frames: list[bytes]) -> None:
@@ -259,6 +301,8 @@ class Worker:
                 return LifePhase.STARTING
             case WorkerState.LOADING:
                 return LifePhase.LOADING
+            case WorkerState.GONE:
+                return LifePhase.GONE
             case WorkerState.DRAINING if not self.open_requests:
                 return LifePhase.LEAVING
             case _:

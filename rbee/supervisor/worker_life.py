@@ -14,14 +14,16 @@ from rbee.config import WorkerConfig
 from rbee.errors import RemoteProtocolError
 from rbee.supervisor.child import Child, Launch
 from rbee.supervisor.lifecycle import WorkerState
-from rbee.supervisor.liveness import judge
 from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
 from rbee.wire import Failed, FromWorker, Hello, Ready, Step
 
-# The watch sleeps at most this long. Waking far later means that the supervisor itself was
+# The watch sleeps at most this long. Waking later means that the supervisor itself was busy or
 # suspended: then the silence was ours, and no worker is judged by it.
 WATCH_EVERY_S: Final = 1.0
-SUSPENDED_AFTER_S: Final = 2.0
+LATE_AFTER_S: Final = 0.2
+
+# What is kept of a worker that is to be killed is asked of itself, but not for long.
+EVIDENCE_S_MAX: Final = 0.3
 
 # What a worker said before it ended may still be on its way: its last tokens, and why it ended.
 LAST_WORDS_S: Final = 0.02
@@ -52,12 +54,21 @@ class Delivery(Protocol):
     def worker_gone(self, worker: Worker, ending: WorkerExit) -> None: ...
 
 
-async def run_worker(
+class Evidence(Protocol):
+    """Who keeps what shows why a worker is killed."""
+
+    async def secure(self, worker: Worker) -> None:
+        """Take what will be gone with the process. Cancelled after `EVIDENCE_S_MAX`."""
+        ...
+
+
+async def run_worker(  # noqa: PLR0913, PLR0917  # all that a worker has to do with, once each
     launch: Launch,
     plan: WorkerPlan,
     limits: WorkerConfig,
     delivery: Delivery,
     hold: Callable[[Worker], None],
+    evidence: Evidence | None = None,
 ) -> WorkerExit:
     """Own one worker from spawn to reap.
 
@@ -76,10 +87,10 @@ async def run_worker(
                 child: Child = await nursery.start(launch, plan.worker_id)
             except OSError as error:
                 return _not_started(error)
-            worker = Worker(plan.worker_id, plan.welcome.model.name, child, trio.current_time())
+            worker = Worker(plan, child, trio.current_time())
             hold(worker)
             nursery.start_soon(_receive, worker, plan, delivery)
-            nursery.start_soon(_watch, worker, limits)
+            nursery.start_soon(_watch, worker, limits, evidence)
             ended = await child.wait_exit()
             worker.process_ended()
             with trio.move_on_after(LAST_WORDS_S):
@@ -157,16 +168,20 @@ def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery
             pass
 
 
-async def _watch(worker: Worker, limits: WorkerConfig) -> None:
+async def _watch(worker: Worker, limits: WorkerConfig, evidence: Evidence | None) -> None:
     """Judge the worker by what it says and when; end its life at the first fault."""
     while not worker.fault:
         now_s = trio.current_time()
-        fault, due_s = judge(worker.signs(), limits, now_s)
-        if fault:
-            worker.end(fault)
+        judgement = worker.judge(limits, now_s)
+        if judgement.is_fatal:
+            worker.condemn(judgement)
+            if evidence is not None:
+                with trio.move_on_after(EVIDENCE_S_MAX):
+                    await evidence.secure(worker)
+            worker.execute()
             return
-        wake_s = min(due_s, now_s + WATCH_EVERY_S)
+        wake_s = min(judgement.look_again_s, now_s + WATCH_EVERY_S)
         await trio.sleep_until(wake_s)
         now_s = trio.current_time()
-        if (late_s := now_s - wake_s) > SUSPENDED_AFTER_S:
+        if (late_s := now_s - wake_s) > LATE_AFTER_S:
             worker.excuse(late_s, now_s)

@@ -17,6 +17,7 @@ from rbee.dialogue import SupervisorDialogue
 from rbee.engine.engine import Job, JobFailed, Sampled
 from rbee.engine.link_thread import LinkThread, Published
 from rbee.engine.loop import WorkerLoop
+from rbee.engine.step_times import StepTimes
 from rbee.engine.synthetic import SyntheticEngine
 from rbee.errors import ErrorCode, ExitCode, RequestError
 from rbee.transport.thread_link import ThreadLink
@@ -31,6 +32,7 @@ class PlainLink:
 
     def __init__(self, asks: int) -> None:
         self.published = Published()
+        self.step_times = StepTimes()
         self.ignores_stop = False
         self.stop_asked = False
         self.heard: list[FromWorker | None] = []

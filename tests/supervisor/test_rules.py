@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.config import RestartConfig, WorkerConfig
+from rbee.config import RestartConfig
 from rbee.errors import ConfigError, ExitCode
 from rbee.supervisor.backlog import Backlog, Rates
 from rbee.supervisor.bind import Bind, check_bind, parse_bind
@@ -17,8 +17,6 @@ from rbee.supervisor.lifecycle import (
     WorkerState,
     next_state,
 )
-from rbee.supervisor.liveness import LifePhase, Signs
-from rbee.supervisor.liveness import judge as judge_life
 from rbee.supervisor.placement import choose
 from rbee.supervisor.restart import Ending, judge
 
@@ -91,27 +89,6 @@ def test_what_a_restart_cannot_help_is_not_tried_again(code: ExitCode) -> None:
 def test_memory_that_ran_out_in_service_is_tried_again() -> None:
     ending = Ending(was_asked=False, exit_code=ExitCode.OUT_OF_MEMORY, ready_for_s=5.0)
     assert judge(ending, 0, LIMITS, 0.5).delay_s == 1.0
-
-
-@pytest.mark.parametrize(
-    ("signs", "now_s", "fault"),
-    [
-        (Signs(LifePhase.STARTING, 0, 0, 0), 59, ""),
-        (Signs(LifePhase.STARTING, 0, 0, 0), 60, "no hello"),
-        (Signs(LifePhase.LOADING, 0, 40, 40), 49, ""),
-        (Signs(LifePhase.LOADING, 0, 60, 31), 61, "no progress"),
-        (Signs(LifePhase.LOADING, 0, 3595, 3595), 3600, "not loaded within"),
-        (Signs(LifePhase.SERVING, 0, 100, 0), 110.2, ""),
-        (Signs(LifePhase.SERVING, 0, 100, 0), 110.25, "no beat"),
-    ],
-)
-def test_a_worker_is_judged_by_the_first_limit_it_passes(
-    signs: Signs, now_s: float, fault: str
-) -> None:
-    found, look_again_s = judge_life(signs, WorkerConfig(), now_s)
-    assert fault in found
-    assert bool(found) == bool(fault)
-    assert found or look_again_s > now_s
 
 
 @dataclass

@@ -26,8 +26,8 @@ class Middle:
 @pytest.mark.parametrize(
     ("child", "fault", "last_state", "reaped_at_s"),
     [
-        (FakeChild(hello_after_s=math.inf), "said no hello within 60 s", WorkerState.STARTING, 60),
-        (FakeChild(load_s=math.inf), "no progress for 30 s", WorkerState.LOADING, 30),
+        (FakeChild(hello_after_s=math.inf), "said no hello for 60 s", WorkerState.STARTING, 60),
+        (FakeChild(load_s=math.inf), "no progress in loading for 30 s", WorkerState.LOADING, 30),
         (FakeChild(hello_after_s=2, nonsense=True), "expected 2 frames", WorkerState.STARTING, 2),
         (FakeChild(beats_until_s=20), "no beat for 10.25 s", WorkerState.READY, 25.25),
         (FakeChild(beats_until_s=0, load_s=20), "no beat", WorkerState.LOADING, 10.25),

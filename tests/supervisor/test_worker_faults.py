@@ -175,7 +175,7 @@ async def test_a_worker_that_beats_but_does_not_advance_is_killed_and_replaced(
     async with pool_of(FakeChild(answers=False)) as (pool, launch, _slots):
         sink, _ = submit(pool)
         await trio.sleep(100)
-        assert launch.launched[0].killed == ["wedged: no progress for 60 s"]
+        assert launch.launched[0].killed == ["wedged: no engine step for 60 s"]
         assert sink.text == "0 1 2 "
 
 
@@ -185,7 +185,7 @@ async def test_a_long_prefill_is_no_stall(phase: Phase, autojump_clock: MockCloc
     async with pool_of(child) as (pool, _, _slots):
         submit(pool)
         for step in range(60):
-            child.say(Beat(phase, step, 0, {1: 0}, 1.0, 0, 0))
+            child.say(Beat(phase, step, 0, {1: 0}, 1.0, 0, 0, prompt_tokens=100_000))
             await trio.sleep(5)
         assert child.killed == []
 
@@ -199,7 +199,7 @@ async def test_steps_that_should_bring_tokens_and_do_not_are_a_stall(
         for step in range(13):
             child.say(Beat(Phase.DECODE, step, 0, {1: 0}, 1.0, 0, 0))
             await trio.sleep(5)
-        assert child.killed == ["wedged: no progress for 60 s"]
+        assert child.killed == ["livelock: steps, but no token for 60 s"]
 
 
 async def test_tokens_that_come_slowly_are_no_stall(autojump_clock: MockClock) -> None:
@@ -235,6 +235,6 @@ async def test_a_worker_that_will_not_end_when_asked_is_ended(autojump_clock: Mo
         slots[0].restart()
         await trio.sleep(30)
         assert sink.text == "0 1 2 ", "what was running may finish"
-        assert deaf.killed == ["did not end within 10 s"]
+        assert deaf.killed == ["wedged: did not end when asked for 10 s"]
         assert len(launch.launched) == 2
         assert slots[0].failures == 0
