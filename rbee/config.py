@@ -77,7 +77,7 @@ class LogConfig(Section, frozen=True):
 
 Fault = Literal[
     "hang_in_step", "hang_with_gil", "crash", "exit", "out_of_memory", "garbage", "stuck_load",
-    "ignore_stop", "ignore_all", "silent_step", "oversize",
+    "ignore_stop", "ignore_all", "silent_step", "oversize", "hog_memory", "stray_child",
 ]  # fmt: skip
 
 
@@ -95,6 +95,7 @@ class SyntheticConfig(Section, frozen=True):
     fault_prompt: str | None = None
     exit_code: Annotated[int, Meta(ge=0, le=255)] = 1  # of the fault "exit"
     signal: Annotated[int, Meta(ge=1, le=64)] = 11  # of the fault "crash"
+    hog_bytes: Annotated[int, Meta(ge=1, le=1 << 46)] = 1 << 30  # of the fault "hog_memory"
 
 
 class ModelConfig(Section, frozen=True):
@@ -111,6 +112,10 @@ class ModelConfig(Section, frozen=True):
     vram_fraction: Annotated[float, Meta(gt=0, le=1)] = 0.95  # of the GPU's memory, at most
     cache_tokens: Annotated[int, Meta(ge=256, le=1 << 26)] | None = None  # of all requests together
     cache_bits: Literal[4, 6, 8, 16] = 16  # exllamav2: quantised key/value cache
+    # Limits of one worker with all that it starts; docs/limits.md says what holds them.
+    memory_bytes_max: Annotated[int, Meta(ge=1 << 26, le=1 << 50)] | None = None
+    cpus: Annotated[float, Meta(ge=0.01, le=4096)] | None = None  # cores' worth of time
+    tasks_max: Annotated[int, Meta(ge=16, le=1 << 22)] | None = None  # processes and threads
     synthetic: SyntheticConfig = SyntheticConfig()
 
     def __post_init__(self) -> None:

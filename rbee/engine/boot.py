@@ -26,6 +26,7 @@ BOOT_BYTES_MAX: Final = 4096
 
 # The kernel's out-of-memory killer is to take a worker before the supervisor.
 OOM_SCORE_ADJ: Final = 500
+_OOM_SCORE_ADJ_MAX: Final = 1000
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -89,8 +90,10 @@ def _secure_process() -> None:
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Raising one's own score needs no right.
-    Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ), "ascii")
+    # Raising one's own score needs no right; lowering an inherited one does.
+    score = Path("/proc/self/oom_score_adj")
+    inherited = int(score.read_text("ascii"))
+    score.write_text(str(max(OOM_SCORE_ADJ, min(_OOM_SCORE_ADJ_MAX, inherited + 100))), "ascii")
 
 
 def _read_to_end(descriptor: int) -> bytes:

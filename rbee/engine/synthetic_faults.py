@@ -1,27 +1,42 @@
 """What goes wrong in the synthetic engine, on purpose, and when.
 
 Rule 1: a fault is real: the process does die, hang or hold the GIL. Nothing is pretended.
-Rule 2: `stuck_load`, `ignore_stop` and `ignore_all` act from the load on. `out_of_memory` does
-        so too, unless steps or a prompt are set. All others wait until `fault_after_steps`
-        steps are done; with `fault_prompt`, steps since a job with that text joined the batch.
+Rule 2: `stuck_load`, `ignore_stop`, `ignore_all` and `stray_child` act from the load on.
+        `out_of_memory` does so too, unless steps or a prompt are set. All others wait until
+        `fault_after_steps` steps are done; with `fault_prompt`, steps since a job with that
+        text joined the batch.
 Rule 3: an engine cannot write to the link and sees no Stop. The worker loop reads
-        `wants_garbage` after each step, and itself turns a deaf ear to Stop for `ignore_stop`
-        and `ignore_all`; that the latter ignores signals too is done here.
+        `wants_garbage` after each step, and itself turns a deaf ear to Stop for `ignore_stop`,
+        `ignore_all` and `stray_child`; that the latter two ignore signals too is done here.
 """
 
 import ctypes
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Final, Literal, NoReturn
 
-from rbee.config import SyntheticConfig
+from rbee.config import Fault, SyntheticConfig
 from rbee.errors import EngineError, ExitCode
 
 Garbage = Literal["garbage", "oversize"]
 
 _MUTEX_BYTES: Final = 256  # more than a pthread_mutex_t has on any platform
 _SLEEP_S: Final = 3600.0
+_HOG_PIECE_BYTES: Final = 16 * 1024 * 1024
+
+# Leaves its session and its parent, as daemons do, and heeds no signal that may be ignored.
+_STRAY: Final = """
+import os, signal, time
+for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    signal.signal(number, signal.SIG_IGN)
+if os.fork(): os._exit(0)
+os.setsid()
+if os.fork(): os._exit(0)
+while True: time.sleep(3600)
+"""
 
 
 class Faults:
@@ -33,6 +48,7 @@ class Faults:
         self._steps = 0
         self._is_armed = config.fault_prompt is None
         self._at_load = config.fault_prompt is None and config.fault_after_steps == 0
+        self._hogged: list[bytes] = []
         self.wants_garbage: Garbage | None = None
 
     def begin_load(self) -> None:
@@ -41,9 +57,12 @@ class Faults:
         Raises:
           EngineError: out of memory.
         """
-        if self._config.fault == "ignore_all":
+        if self._config.fault in ("ignore_all", "stray_child"):
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_IGN)
+        if self._config.fault == "stray_child":
+            # The child's first process ends at once; it is waited for, so it is no zombie.
+            subprocess.run([sys.executable, "-I", "-S", "-c", _STRAY], check=True)  # noqa: S603
         if self._config.fault == "out_of_memory" and self._at_load:
             raise self._out_of_memory()
 
@@ -69,6 +88,9 @@ class Faults:
         fault = self._config.fault
         if fault is None or not self._is_armed or self._steps < self._config.fault_after_steps:
             return True
+        return self._strike(fault)
+
+    def _strike(self, fault: Fault) -> bool:
         match fault:
             case "hang_in_step":
                 self._hang()
@@ -84,7 +106,9 @@ class Faults:
                 self.wants_garbage = fault
             case "silent_step":
                 return False
-            case "stuck_load" | "ignore_stop" | "ignore_all":
+            case "hog_memory":
+                self._hog()
+            case "stuck_load" | "ignore_stop" | "ignore_all" | "stray_child":
                 pass
         return True
 
@@ -92,6 +116,11 @@ class Faults:
         """A step was done for the jobs in the batch."""
         if self._is_armed:
             self._steps += 1
+
+    def _hog(self) -> None:
+        """Take `hog_bytes` of memory, by touching them, and go on."""
+        while len(self._hogged) * _HOG_PIECE_BYTES < self._config.hog_bytes:
+            self._hogged.append(b"x" * _HOG_PIECE_BYTES)
 
     def _hang(self) -> NoReturn:
         while True:

@@ -29,11 +29,16 @@ class Child(Protocol):
         ...
 
     def kill(self, reason: str) -> None:
-        """SIGKILL to the process and all of its group, now. Says why in the log."""
+        """SIGKILL to the process and all that descends from it, now. Says why in the log."""
+        ...
+
+    @property
+    def cause(self) -> str:
+        """What the kernel, or a limit of ours, has ended it for: "out_of_memory: ..."; or ""."""
         ...
 
     async def wait_exit(self) -> tuple[int | None, int | None]:
-        """Exit code and signal, one of them None. Returns when all of the group is dead."""
+        """Exit code and signal, one of them None. Returns when all its descendants are gone."""
         ...
 
 

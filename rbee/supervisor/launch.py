@@ -1,7 +1,8 @@
 """Starts a worker process with its link, and owns both until they are gone.
 
-The stop ladder: ask over the link, SIGTERM to the group after ``term_after_s``, SIGKILL after
-``kill_after_s``. One ladder per worker, so all workers go down it at the same time.
+The stop ladder: ask over the link, SIGTERM to the group after ``term_after_s``, SIGKILL to all
+that descends from the worker after ``kill_after_s``. One ladder per worker, so all workers go
+down it at the same time.
 """
 
 import contextlib
@@ -21,6 +22,9 @@ from rbee.config import WorkerConfig
 from rbee.errors import LinkFullError
 from rbee.logs import Log
 from rbee.supervisor.child import Child
+from rbee.supervisor.custody import Custody, loose_custody
+from rbee.supervisor.memory_watch import watch_memory
+from rbee.supervisor.output import capture
 from rbee.supervisor.process import Process
 from rbee.transport.link import Link, LinkFactory
 from rbee.wire import STACKS_SIGNAL, Stop, encode
@@ -35,14 +39,12 @@ ENVIRONMENT_KEPT: Final = (
     "COVERAGE_PROCESS_CONFIG",  # set by coverage.py, when tests measure workers too
 )  # fmt: skip
 
-LINE_BYTES_MAX: Final = 4096
-
-# A worker may print so much; the rest of a second is counted and left out.
-LINES_PER_S_MAX: Final = 1000
-FLOOD_PAUSE_S: Final = 0.01
-
 # After SIGKILL: a process that hangs in the kernel longer than that does not hold shutdown.
 UNKILLABLE_AFTER_S: Final = 10.0
+
+# What is left of a worker's descendants when it has ended is killed, and mostly gone at once.
+STRAYS_GONE_S: Final = 2.0
+STRAYS_LOOK_EVERY_S: Final = 0.002
 
 # How long the output of a worker that has ended may still come.
 OUTPUT_TAIL_S: Final = 0.2
@@ -56,17 +58,25 @@ Spawn = Callable[[list[str], dict[str, str], list[int], int], Process]
 class EngineChild:
     """A worker process and its link."""
 
-    def __init__(
-        self, worker_id: str, process: Process, link: Link, secret: bytes, log: Log
+    def __init__(  # noqa: PLR0913, PLR0917  # what `Launcher` has put together
+        self,
+        worker_id: str,
+        process: Process,
+        custody: Custody,
+        link: Link,
+        secret: bytes,
+        log: Log,
     ) -> None:
         self.pid: Final = process.pid
         self.secret: Final = secret
         self.worker_id: Final = worker_id
+        self.custody: Final = custody
         self._process = process
         self._link = link
         self._log = log
         self._ended = trio.Event()
         self._status: int | None = None  # None: running, or not even SIGKILL ended it
+        self._cause = ""
 
     def send(self, frames: list[bytes]) -> None:
         self._link.send(frames)
@@ -85,6 +95,17 @@ class EngineChild:
             "worker_killed", worker=self.worker_id, pid=self.pid, signal="SIGKILL", reason=reason
         )
         self._process.signal_group(signal.SIGKILL)
+        self.custody.kill()
+
+    def kill_for_memory(self, cause: str) -> None:
+        """End it, because there is no memory for it: from now on that is its `cause`."""
+        if not self._cause:
+            self._cause = cause
+            self.kill(cause)
+
+    @property
+    def cause(self) -> str:
+        return self._cause
 
     async def wait_exit(self) -> tuple[int | None, int | None]:
         await self._ended.wait()
@@ -101,6 +122,7 @@ class Launcher:
     hurry: trio.Event  # set: no more asking, SIGKILL at once
     log: Log
     spawn: Spawn = Process
+    custody: Callable[[str], Custody] = loose_custody
 
     async def __call__(self, worker_id: str, *, task_status: trio.TaskStatus[Child]) -> None:
         """Start the worker and own it. Cancelling runs the ladder.
@@ -108,47 +130,94 @@ class Launcher:
         Raises:
           OSError: it could not be started.
         """
-        link, path = self.links.open(f"w-{secrets.token_hex(6)}")
+        custody = self.custody(worker_id)
         try:
-            with _Pipes() as pipes:
-                child = self._start(worker_id, link, path, pipes)
-                # Shielded: a worker that is being stopped must not meet a closed pipe.
-                reading = trio.CancelScope(shield=True)
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_capture, pipes.give_output(), child, self.log, reading)
-                    try:
-                        task_status.started(child)
-                        await self._wait_or_stop(child)
-                    finally:
-                        child._status = child._process.reap()
-                        self.log.info(
-                            "worker_reaped", worker=worker_id, pid=child.pid, status=child._status
-                        )
-                        child._ended.set()
-                        # Its end of the pipe is closed, unless a stray grandchild holds it.
-                        reading.deadline = trio.current_time() + OUTPUT_TAIL_S
+            link, path = self.links.open(f"w-{secrets.token_hex(6)}")
+            try:
+                with _Pipes() as pipes:
+                    child = self._start(worker_id, custody, link, path, pipes)
+                    await self._own(child, pipes, task_status)
                 # What it said over the link is still taken; whoever has it cancels us.
                 await trio.sleep(LINK_TAIL_S)
+            finally:
+                link.close()
+                self._unlink(path)
         finally:
-            link.close()
-            self._unlink(path)
+            if left := custody.release():  # the next start sweeps it
+                self.log.error("cgroups_left", worker=worker_id, folders=left)
 
-    def _start(self, worker_id: str, link: Link, path: Path, pipes: "_Pipes") -> EngineChild:
+    def _start(
+        self, worker_id: str, custody: Custody, link: Link, path: Path, pipes: "_Pipes"
+    ) -> EngineChild:
         secret = secrets.token_bytes(SECRET_BYTES)
+        kept = {key: os.environ[key] for key in ENVIRONMENT_KEPT if key in os.environ}
         process = self.spawn(
             # -I: nothing from the environment or the current folder gets into its imports.
             [sys.executable, "-I", "-m", "rbee.engine", str(pipes.boot_read), str(pipes.life_read)],
-            {key: os.environ[key] for key in ENVIRONMENT_KEPT if key in os.environ},
+            {**kept, **custody.environment},
             [pipes.boot_read, pipes.life_read],
             pipes.output_write,
         )
         pipes.close_childs_ends()
+        try:
+            custody.admit(process.identity)
+        except OSError:  # where it cannot be held or found again it must not run
+            process.reap()
+            raise
         boot = {"worker_id": worker_id, "link_path": str(path), "secret_hex": secret.hex()}
         with contextlib.suppress(BrokenPipeError):  # ended already: its exit code will say why
             os.write(pipes.boot_write, json.dumps(boot).encode())  # far below what a pipe holds
         pipes.open_gate()
         self.log.info("worker_spawned", worker=worker_id, pid=process.pid)
-        return EngineChild(worker_id, process, link, secret, self.log)
+        return EngineChild(worker_id, process, custody, link, secret, self.log)
+
+    async def _own(
+        self, child: EngineChild, pipes: "_Pipes", task_status: trio.TaskStatus[Child]
+    ) -> None:
+        # Shielded: a worker that is being stopped must not meet a closed pipe.
+        reading = trio.CancelScope(shield=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                capture, pipes.give_output(), child.worker_id, child.pid, self.log, reading
+            )
+            watching = trio.CancelScope()
+            nursery.start_soon(watch_memory, child, self.log, watching)
+            try:
+                task_status.started(child)
+                await self._wait_or_stop(child)
+            finally:
+                watching.cancel(reason="the worker ended")
+                with trio.CancelScope(shield=True):
+                    await self._reap(child)
+                child._ended.set()
+                # Its end of the pipe is closed, unless a process that cannot be killed holds it.
+                reading.deadline = trio.current_time() + OUTPUT_TAIL_S
+
+    async def _reap(self, child: EngineChild) -> None:
+        """Kill what is left of the worker, take its exit status, and see that nobody stays."""
+        cause = child.custody.memory_problem()
+        strays = [pid for pid in child.custody.living() if pid != child.pid]
+        child.custody.kill()
+        child._status = child._process.reap()
+        if cause and not child._cause and child._status == -signal.SIGKILL:
+            child._cause = cause
+        self.log.info(
+            "worker_reaped", worker=child.worker_id, pid=child.pid, status=child._status,
+            cause=child._cause, strays=strays,
+        )  # fmt: skip
+        if strays or child._status is None:
+            await self._see_gone(child)
+
+    async def _see_gone(self, child: EngineChild) -> None:
+        until_s = trio.current_time() + STRAYS_GONE_S
+        while (there := child.custody.living()) and trio.current_time() < until_s:
+            child.custody.kill()  # where that is no single act, a fork may have slipped through
+            await trio.sleep(STRAYS_LOOK_EVERY_S)
+        if there:
+            self.log.error(
+                "processes_unkillable", worker=child.worker_id, pids=there,
+                remedy="they hang in the kernel, mostly in a driver, and keep their memory",
+            )  # fmt: skip
 
     def _unlink(self, path: Path) -> None:
         try:
@@ -192,6 +261,8 @@ class Launcher:
             reason="did not stop when asked",
         )  # fmt: skip
         child._process.signal_group(number)
+        if number is signal.SIGKILL:
+            child.custody.kill()
 
     async def _ended_by(self, child: EngineChild, until_s: float) -> bool:
         """Wait for the end. False: ``until_s`` passed, or somebody is in a hurry."""
@@ -251,56 +322,3 @@ class _Pipes:
             if descriptor >= 0:
                 os.close(descriptor)
                 setattr(self, name, -1)
-
-
-async def _capture(
-    descriptor: int, child: EngineChild, log: Log, reading: trio.CancelScope
-) -> None:
-    """Put what the worker prints into the log, line by line, until its end. Owns the pipe."""
-    rest = b""
-    output = _Output(child, log)
-    with reading:
-        async with trio.lowlevel.FdStream(descriptor) as stream:
-            async for chunk in stream:
-                *lines, rest = (rest + chunk).split(b"\n")
-                if len(rest) > LINE_BYTES_MAX:
-                    lines, rest = [*lines, rest], b""
-                if not output.tell(lines, trio.current_time()):
-                    await trio.sleep(FLOOD_PAUSE_S)
-    output.tell([rest], trio.current_time())
-    output.tell_omitted()
-
-
-class _Output:
-    """What a worker prints, on its way into the log, within `LINES_PER_S_MAX`."""
-
-    def __init__(self, child: EngineChild, log: Log) -> None:
-        self._child = child
-        self._log = log
-        self._second = -1
-        self._room = 0  # lines
-        self._omitted = 0
-
-    def tell(self, lines: list[bytes], now_s: float) -> bool:
-        """Log ``lines``. False: not all of them found room."""
-        if int(now_s) != self._second:
-            self.tell_omitted()
-            self._second, self._room = int(now_s), LINES_PER_S_MAX
-        told = lines[: self._room]
-        for line in told:
-            text = line[:LINE_BYTES_MAX].decode("utf-8", "backslashreplace").rstrip()
-            if text:
-                self._log.info(
-                    "worker_output", worker=self._child.worker_id, pid=self._child.pid, line=text
-                )
-        self._room -= len(told)
-        self._omitted += len(lines) - len(told)
-        return len(told) == len(lines)
-
-    def tell_omitted(self) -> None:
-        if self._omitted:
-            self._log.warning(
-                "worker_output_omitted", worker=self._child.worker_id, pid=self._child.pid,
-                lines=self._omitted,
-            )  # fmt: skip
-            self._omitted = 0

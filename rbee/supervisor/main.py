@@ -2,7 +2,7 @@
 
 The nesting of nurseries is the order of shutdown, innermost first:
 
-    ground    run directory, links, the signal watcher
+    ground    run directory, instance, links, the signal watcher, the warden
       workers   one `keep_filled` per slot
         faces     HTTP
 """
@@ -24,16 +24,22 @@ from rbee import __version__
 from rbee.config import Config
 from rbee.errors import ErrorCode, ExitCode, RequestError
 from rbee.logs import Log, open_log
+from rbee.supervisor.adopted import become_subreaper, keep_reaping
 from rbee.supervisor.api.app import make_app
 from rbee.supervisor.bind import Bind, check_bind, parse_bind
 from rbee.supervisor.catalogue import plan_workers
+from rbee.supervisor.cgroup import own_places
+from rbee.supervisor.descriptors import check_descriptors, raise_descriptor_limit
 from rbee.supervisor.devices import survey_gpus
 from rbee.supervisor.http_server import HttpLimits, bind_sockets, serve_http
+from rbee.supervisor.instance import Instance
 from rbee.supervisor.launch import Launcher
+from rbee.supervisor.limits import limits_of
 from rbee.supervisor.operations import Operations
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.run_dir import RunDir, default_run_dir
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
+from rbee.supervisor.warden_child import keep_warden
 from rbee.supervisor.worker import WorkerPlan
 from rbee.transport.link import LinkFactory
 
@@ -61,12 +67,24 @@ def serve(config: Config) -> int:
     check_bind(bind)
     plans = plan_workers(config.model, config.worker, survey_gpus(), os.cpu_count() or 1)
     run_path = Path(config.server.run_dir) if config.server.run_dir else default_run_dir()
+    check_descriptors(raise_descriptor_limit(), len(plans))
+    if problem := become_subreaper():
+        log.warning("no_subreaper", problem=problem, effect="zombies of strays go to init")
     limits = HttpLimits(parked_bytes_max=config.server.parked_bytes_max)
-    with RunDir(run_path.absolute()) as run_dir:
+    held = {plan.worker_id: limits_of(plan.welcome.model) for plan in plans}
+    with (
+        RunDir(run_path.absolute()) as run_dir,
+        Instance(run_dir.path, own_places(), held, log) as instance,
+    ):
         sockets = bind_sockets(bind.host, bind.port, limits.backlog)
         links = LinkFactory(run_dir.path)
         try:
-            house = _build(config, plans, links, log, Bind(bind.host, _port(sockets)))
+            house = _build(
+                config,
+                plans,
+                _Outside(links, instance, Bind(bind.host, _port(sockets))),
+                log,
+            )
             _calm_collector()
             trio.run(_run, house, sockets, limits)
         except Exception as bug:
@@ -93,11 +111,20 @@ def _calm_collector() -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class _Outside:
+    """What was made outside of this process, and is taken away at the end."""
+
+    links: LinkFactory
+    instance: Instance
+    bind: Bind
+
+
+@dataclass(frozen=True, slots=True)
 class _House:
     """All the parts, ready to run."""
 
     config: Config
-    bind: Bind
+    outside: _Outside
     slots: list[Slot]
     pool: Pool
     operations: Operations
@@ -107,9 +134,7 @@ class _House:
     log: Log
 
 
-def _build(
-    config: Config, plans: list[WorkerPlan], links: LinkFactory, log: Log, bind: Bind
-) -> _House:
+def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log) -> _House:
     slots = [Slot(plan) for plan in plans]
     pool = Pool(
         slots,
@@ -120,7 +145,7 @@ def _build(
     )
     hurry = trio.Event()
     surroundings = Surroundings(
-        launch=Launcher(links, config.worker, hurry, log),
+        launch=Launcher(outside.links, config.worker, hurry, log, custody=outside.instance.custody),
         worker=config.worker,
         restart=config.restart,
         delivery=pool,
@@ -128,14 +153,16 @@ def _build(
         log=log,
     )
     operations = Operations(slots, pool, trio.current_time, int(time.time()))
-    return _House(config, bind, slots, pool, operations, surroundings, trio.Event(), hurry, log)
+    return _House(config, outside, slots, pool, operations, surroundings, trio.Event(), hurry, log)
 
 
 async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     async with trio.open_nursery() as ground:
         await ground.start(_watch_signals, house)
+        await ground.start(keep_warden, house.outside.instance, house.log)
+        ground.start_soon(keep_reaping, house.outside.instance.adopted, house.log)
         house.log.info(
-            "supervisor_started", pid=os.getpid(), version=__version__, url=house.bind.url
+            "supervisor_started", pid=os.getpid(), version=__version__, url=house.outside.bind.url
         )
         ground.start_soon(_announce, house)
         await _run_workers(house, sockets, limits)
@@ -174,7 +201,7 @@ async def _announce(house: _House) -> None:
         tell = house.log.info if model.is_ready else house.log.error
         tell(
             "serving" if model.is_ready else "not_serving",
-            url=house.bind.url, model=model.name, engine=model.engine,
+            url=house.outside.bind.url, model=model.name, engine=model.engine,
         )  # fmt: skip
 
 

@@ -11,23 +11,16 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import trio
 
+from rbee.supervisor.kin import Identity, start_ticks
+
 # How long SIGKILL may take to act on a process whose end was not waited for.
 REAP_TIMEOUT_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What tells a process from a later one with the same number."""
-
-    pid: int
-    start_ticks: int  # since boot; field 22 of /proc/PID/stat, proc(5)
 
 
 class Process:
@@ -45,6 +38,7 @@ class Process:
         Raises:
           OSError: it could not be started: no such file, no memory, no more processes.
         """
+        assert threading.current_thread() is threading.main_thread(), "Rule 1"
         _keep_exit_statuses()
         self._popen = subprocess.Popen(  # noqa: S603  # argv is our own, no shell
             list(argv),
@@ -108,14 +102,3 @@ def _keep_exit_statuses() -> None:
     """
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def start_ticks(pid: int) -> int:
-    """When a process was started, in clock ticks since boot. Source: proc(5), field 22.
-
-    Raises:
-      OSError: there is no such process.
-    """
-    stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-    # The second field is the command in brackets, which may hold anything.
-    return int(stat.rpartition(")")[2].split()[19])

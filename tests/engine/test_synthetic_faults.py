@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import msgspec
+import psutil
 import pytest
 
 from rbee.ask import Sampling
@@ -16,6 +17,7 @@ from rbee.config import Fault, ModelConfig, SyntheticConfig
 from rbee.engine.engine import Job, LoadSpec, Sampled
 from rbee.engine.synthetic import SyntheticEngine
 from rbee.errors import EngineError, ExitCode
+from rbee.supervisor.kin import MARK_NAME, kill_marked
 from rbee.wire import Phase
 
 # Loads an engine and runs one job, saying each token, while a second thread beats.
@@ -102,6 +104,9 @@ class Process:
     def kill(self, number: int) -> None:
         self._child.send_signal(number)
 
+    def resident_bytes(self) -> int:
+        return int(psutil.Process(self._child.pid).memory_info().rss)
+
 
 # --- in a process of its own
 
@@ -163,6 +168,28 @@ def test_ignore_stop_dies_of_sigterm() -> None:
         process.words_until("token")
         process.kill(signal.SIGTERM)
         assert process.exit_code() == -signal.SIGTERM
+
+
+def test_hog_memory_takes_what_it_was_asked_to_and_goes_on() -> None:
+    taken = 96 * 1024 * 1024
+    with Process(fault="hog_memory", fault_after_steps=1, hog_bytes=taken) as process:
+        process.words_until("token", 1)
+        before = process.resident_bytes()
+        process.words_until("token", 3)
+        assert process.resident_bytes() - before > 0.9 * taken
+
+
+def test_stray_child_leaves_a_process_in_a_session_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mark = f"test/{os.getpid()}"
+    monkeypatch.setenv(MARK_NAME, mark)
+    with Process(fault="stray_child") as process:
+        process.words_until("token")
+        process.kill(signal.SIGKILL)
+        assert process.exit_code() == -signal.SIGKILL
+    left = kill_marked(lambda found: found == mark)
+    assert len(left) == 1, "it outlived its worker, and nobody else did"
 
 
 # --- in this process

@@ -70,6 +70,7 @@ class FakeChild:
     answer: int = 3  # tokens of each answer, one per second
     answers: bool = True
     pid: int = 42
+    cause: str = ""
     secret: bytes = SECRET
     got: list[object] = field(default_factory=list)
     killed: list[str] = field(default_factory=list)

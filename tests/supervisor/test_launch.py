@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from rbee.config import WorkerConfig
+from rbee.supervisor.kin import start_ticks
 from rbee.supervisor.launch import EngineChild, Launcher
-from rbee.supervisor.process import Process, start_ticks
+from rbee.supervisor.process import Process
 from rbee.transport.link import LinkFactory
 from tests.supervisor.fakes import NoLog
 

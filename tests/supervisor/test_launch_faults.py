@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from rbee.supervisor.child import Child
-from rbee.supervisor.launch import LINES_PER_S_MAX, Launcher
+from rbee.supervisor.launch import Launcher
+from rbee.supervisor.output import LINES_PER_S_MAX
 from rbee.supervisor.process import Process
 from rbee.supervisor.worker import WorkerExit
 from rbee.supervisor.worker_life import LAST_WORDS_S, run_worker

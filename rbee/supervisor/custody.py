@@ -1,0 +1,115 @@
+"""One worker's processes, from before its spawn until none of them is left.
+
+The order is what keeps any from being lost: cgroup and mark, then spawn, then `admit`, which
+puts it into the cgroup and writes it down, then the gate opens; and `release` at the end.
+"""
+
+import secrets
+from typing import Final, Protocol
+
+from rbee.supervisor.adopted import Adopted
+from rbee.supervisor.cgroup import Group
+from rbee.supervisor.kin import MARK_NAME, Identity, Kin
+from rbee.supervisor.limits import WATCHED, Holding, Limits
+
+SPAWN_BYTES: Final = 6
+
+
+class Notes(Protocol):
+    """Where it is written down that there is such a process."""
+
+    def write(self, identity: Identity, /) -> None:
+        """Raises: OSError."""
+        ...
+
+    def remove(self) -> None: ...
+
+
+class Custody:
+    """What the supervisor has in its hands of one worker."""
+
+    def __init__(
+        self,
+        kin: Kin,
+        limits: Limits,
+        holding: Holding,
+        adopted: Adopted,
+        notes: Notes,
+    ) -> None:
+        self.limits: Final = limits
+        self.holding: Final = holding
+        self._kin = kin
+        self._adopted = adopted
+        self._notes = notes
+        self._pid: int | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the worker's environment must hold."""
+        return {MARK_NAME: self._kin.mark}
+
+    def admit(self, identity: Identity) -> None:
+        """Take a process in that waits at its gate.
+
+        Raises:
+          OSError: it cannot be put into its cgroup, or cannot be written down.
+        """
+        self._pid = identity.pid
+        self._adopted.born(identity.pid)
+        self._kin.group.admit(identity.pid)
+        self._notes.write(identity)
+
+    def living(self) -> list[int]:
+        """Who of the worker and its descendants has not ended."""
+        return self._kin.living()
+
+    def kill(self) -> None:
+        """SIGKILL to the worker and all of its descendants."""
+        self._kin.kill()
+
+    def memory_problem(self) -> str:
+        """Why they have too much memory; "" if they do not. Read from the kernel's counters."""
+        kills = self._kin.group.memory_kills()
+        limit = self.limits.memory_bytes_max
+        if kills:
+            what = "there was no memory left" if limit is None else f"its limit of {limit} bytes"
+            return f"out_of_memory: the kernel killed {kills} of its processes at {what}"
+        if self.holding.memory == WATCHED and limit is not None:
+            held = self._kin.anonymous_bytes()
+            if held > limit:
+                return f"out_of_memory: it holds {held} bytes, over its limit of {limit}"
+        return ""
+
+    def tasks_refused(self) -> int:
+        """How often `Limits.tasks_max` has kept them from starting another task."""
+        return self._kin.group.tasks_refused()
+
+    def release(self) -> list[str]:
+        """Give up what was made for them. Returns: what could not be taken away."""
+        if self._pid is not None:
+            self._adopted.forget(self._pid)
+        left = self._kin.group.remove()
+        if not left:
+            self._notes.remove()
+        return [str(path) for path in left]
+
+
+def new_spawn() -> str:
+    """A name for one process of a worker."""
+    return secrets.token_hex(SPAWN_BYTES)
+
+
+class NoNotes:
+    """For who needs none: nobody comes after it."""
+
+    def write(self, _identity: Identity) -> None:
+        return
+
+    def remove(self) -> None:
+        return
+
+
+def loose_custody(_worker_id: str) -> Custody:
+    """Without cgroup, limits and record: all it has is the mark. For tests, and small tools."""
+    kin = Kin(f"loose/{new_spawn()}", Group(()))
+    return Custody(kin, Limits(), Holding("", "", ""), Adopted(), NoNotes())

@@ -1,0 +1,167 @@
+"""One run of a supervisor: what it makes outside of itself, and takes away again.
+
+Enter it while the run directory is held and before the first worker; leave it after the last.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+from rbee.errors import RunDirError
+from rbee.logs import Log
+from rbee.supervisor.adopted import Adopted
+from rbee.supervisor.cgroup import Ground, Group, Means, Place
+from rbee.supervisor.custody import Custody, new_spawn
+from rbee.supervisor.kin import Kin
+from rbee.supervisor.limits import Holding, Limits, check_limits, controllers_needed, judge_holding
+from rbee.supervisor.orphans import Swept, sweep
+from rbee.supervisor.records import (
+    InstanceRecord,
+    WorkerNotes,
+    WorkerRecord,
+    remove_record,
+    this_machine,
+    write_record,
+)
+
+INSTANCE_BYTES: Final = 8
+
+# At the end: how long what was killed may take to leave its cgroup.
+CLOSE_TIMEOUT_S: Final = 1.0
+LOOK_EVERY_S: Final = 0.005
+
+
+class Instance:
+    """Hands out a `Custody` for each worker process.
+
+    Args:
+      limits: of each worker, by worker id.
+    """
+
+    def __init__(
+        self, run_dir: Path, places: Sequence[Place], limits: Mapping[str, Limits], log: Log
+    ) -> None:
+        self.name: Final = secrets.token_hex(INSTANCE_BYTES)
+        self.run_dir: Final = run_dir
+        self.adopted: Final = Adopted()
+        self._limits = limits
+        self._log = log
+        self._ground = Ground(self.name, places)
+        self._where = this_machine()
+        folders = tuple(str(folder) for folder in self._ground.folders)
+        self._record = InstanceRecord(self.name, self._where, folders)
+
+    def __enter__(self) -> "Instance":
+        """Raises: ConfigError: a limit cannot be held. RunDirError: nothing can be written down."""
+        try:
+            tell_swept(sweep(self.run_dir), self._log)
+            write_record(self.run_dir, self._record)
+        except OSError as error:
+            raise RunDirError(f"run_dir {self.run_dir}: {error.strerror}") from error
+        self._ground.open(controllers_needed(self._limits.values()))
+        try:
+            self._check_limits()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    @property
+    def means(self) -> Means:
+        return self._ground.means
+
+    def holding(self, worker_id: str) -> Holding:
+        """By what the limits of that worker are held."""
+        return judge_holding(self._limits[worker_id], self._by_controller())
+
+    def custody(self, worker_id: str) -> Custody:
+        """For one process that is about to be spawned.
+
+        Raises:
+          OSError: its cgroup cannot be made, or not with the limits that it is to have.
+        """
+        spawn, limits = new_spawn(), self._limits[worker_id]
+        about = WorkerRecord(self.name, self._where, worker_id, spawn, 0, 0)
+        return Custody(
+            Kin(f"{self.name}/{spawn}", self._new_group(spawn, limits)),
+            limits,
+            self.holding(worker_id),
+            self.adopted,
+            WorkerNotes(self.run_dir, about),
+        )
+
+    def _new_group(self, spawn: str, limits: Limits) -> Group:
+        group = self._ground.group(spawn)
+        means = self._by_controller()
+        memory = limits.memory_bytes_max if means["memory"] else None
+        try:
+            group.make()
+            group.limit(memory, limits.cpus, limits.tasks_max)
+        except OSError as error:
+            group.remove()
+            if limits != Limits():
+                raise
+            # Without limits a group is but one of two ways to find all of a worker's processes.
+            self._log.warning("cgroup_failed", problem=str(error))
+            return Group(())
+        return group
+
+    def _by_controller(self) -> dict[str, str]:
+        means = self._ground.means
+        return {"memory": means.memory, "cpu": means.cpu, "pids": means.pids}
+
+    def _check_limits(self) -> None:
+        means = self._ground.means
+        for worker_id, limits in self._limits.items():
+            check_limits(worker_id, limits, self._by_controller(), means.problems)
+        self._log.info(
+            "limits", kill=means.kill or "by mark", memory=means.memory or "watch",
+            cpu=means.cpu, pids=means.pids, problems=list(means.problems),
+        )  # fmt: skip
+        watched = [name for name in self._limits if self.holding(name).memory == "watch"]
+        if watched:
+            self._log.warning(
+                "memory_only_watched", workers=watched, problems=list(means.problems),
+                remedy="the limit holds, but later than the kernel's; see docs/limits.md",
+            )  # fmt: skip
+
+    def _close(self) -> None:
+        killed = self.adopted.kill()
+        if killed:
+            self._log.warning("strays_killed", pids=killed)
+        until_s = time.monotonic() + CLOSE_TIMEOUT_S
+        left = self._ground.close()
+        while left and time.monotonic() < until_s:
+            time.sleep(LOOK_EVERY_S)
+            left = self._ground.close()
+        self.adopted.reap()
+        if left:  # the next supervisor tries again
+            self._log.error("cgroups_left", folders=[str(path) for path in left])
+        else:
+            remove_record(self.run_dir, self._record.name)
+
+
+def tell_swept(swept: Swept, log: Log) -> None:
+    """Log what an earlier supervisor had left."""
+    if swept.problems:
+        log.warning("records_unreadable", problems=list(swept.problems))
+    if swept.killed:
+        log.warning("orphans_killed", pids=list(swept.killed))
+    if swept.unkillable:
+        log.error(
+            "orphans_unkillable", pids=list(swept.unkillable),
+            remedy="they hang in the kernel, mostly in a driver, and keep their memory; reboot",
+        )  # fmt: skip
+    if swept.folders_left:
+        log.error("cgroups_left", folders=list(swept.folders_left))
