@@ -25,7 +25,7 @@ from rbee.config import Config
 from rbee.errors import ErrorCode, ExitCode, RequestError
 from rbee.logs import Log, open_log
 from rbee.supervisor.adopted import become_subreaper, keep_reaping
-from rbee.supervisor.api.app import make_app
+from rbee.supervisor.api.app import make_face
 from rbee.supervisor.bind import Bind, check_bind, parse_bind
 from rbee.supervisor.catalogue import plan_workers
 from rbee.supervisor.cgroup import own_places
@@ -226,10 +226,10 @@ async def _keep(slot: Slot, house: _House, stopped: list[str]) -> None:
 async def _serve_faces(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     """Serve until a signal has come and what is open was answered, or had its time."""
     closing = trio.Event()
-    app = make_app(house.pool, house.operations, house.config.server, house.log)
+    api = make_face(house.pool, house.operations, house.config.server, house.log)
     async with trio.open_nursery() as faces:
         await faces.start(
-            functools.partial(serve_http, app, sockets, limits, log=house.log, shutdown=closing)
+            functools.partial(serve_http, api.app, sockets, limits, log=house.log, shutdown=closing)
         )
         await house.drain_asked.wait()
         house.pool.drain()

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import trio
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Scope
 
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.api.app import make_app
+from rbee.supervisor.api.app import make_face, make_hot_routes, make_routes
 from rbee.supervisor.views import ModelView, Readiness, WorkerView
 from tests.api.fake_generator import FakeGenerator
 
@@ -23,6 +24,13 @@ WORKER = WorkerView(
     beats=2, beat_age_s=0.1, steps=5, tokens=9, requests=0, batch_size=4, rss_bytes=1, vram_bytes=0,
     device="cpu", detail={"attention": "none"},
 )  # fmt: skip
+
+
+def every_route() -> list[Route]:
+    """Every route that the face has."""
+    operations, config = FakeOperations(), ServerConfig()
+    hot = make_hot_routes(FakeGenerator(), operations, config, lambda: 0.0)
+    return make_routes(hot, operations, config)
 
 
 @dataclass
@@ -133,13 +141,13 @@ class Face:
         self.generator = FakeGenerator()
         self.operations = FakeOperations()
         self.log = LogLines()
-        self.app: ASGIApp = make_app(
+        self.app: ASGIApp = make_face(
             self.generator,
             self.operations,
             ServerConfig(**config),
             self.log,
             unix_clock=lambda: NOW_UNIX_S,
-        )
+        ).app
 
     async def request(
         self,

@@ -6,12 +6,10 @@ from pathlib import Path
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api import chat_body, completion_body
-from rbee.supervisor.api.app import make_routes
 from rbee.supervisor.api.parameters import COMMON, IGNORED
-from rbee.supervisor.api.problems import PROBLEMS, RETRIABLE, problem_response
+from rbee.supervisor.api.problems import PROBLEMS, RETRIABLE, problem_answer
 from rbee.supervisor.api.routing import ByMethod
-from tests.api.face import FakeOperations
-from tests.api.fake_generator import FakeGenerator
+from tests.api.face import every_route
 
 DOCS = Path(__file__).parents[2] / "docs"
 API = (DOCS / "api.md").read_text("utf-8")
@@ -42,7 +40,7 @@ def test_the_settings_that_the_documents_name_are_there() -> None:
 
 async def test_every_route_is_documented_and_no_other() -> None:
     real = set()
-    for route in make_routes(FakeGenerator(), FakeOperations(), ServerConfig(), lambda: 0.0):
+    for route in every_route():
         assert isinstance(route.app, ByMethod)
         path = route.path.replace(":path", "")
         real |= {
@@ -69,7 +67,7 @@ def test_the_ignore_list_is_documented_and_nothing_else_is_ignored() -> None:
 def test_what_may_be_tried_again_says_when() -> None:
     for code, problem in PROBLEMS.items():
         for seconds in (None, 0.0, 1.2, float("inf"), float("nan")):
-            response = problem_response(RequestError(code, "x", retry_after_s=seconds), "id")
-            told = response.headers.get("retry-after")
+            response = problem_answer(RequestError(code, "x", retry_after_s=seconds), "id")
+            told = dict(response.headers).get(b"retry-after")
             assert (told is not None) == (problem.status in RETRIABLE)
             assert told is None or int(told) >= 1

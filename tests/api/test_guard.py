@@ -10,11 +10,10 @@ from starlette.types import Receive, Scope, Send
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.ids import is_correlation_id
-from rbee.supervisor.api.app import make_routes
+from rbee.supervisor.api.asgi import AsgiFace
 from rbee.supervisor.api.guard import Guard
 from rbee.supervisor.api.routing import ByMethod
-from tests.api.face import CHAT, Exchange, Face, FakeOperations, LogLines
-from tests.api.fake_generator import FakeGenerator
+from tests.api.face import CHAT, Exchange, Face, LogLines, every_route
 
 CHAT_PATH = "/v1/chat/completions"
 
@@ -22,7 +21,7 @@ CHAT_PATH = "/v1/chat/completions"
 def all_routes() -> list[tuple[str, str]]:
     """Method and path of every route that the face has."""
     found = []
-    for route in make_routes(FakeGenerator(), FakeOperations(), ServerConfig(), lambda: 0.0):
+    for route in every_route():
         assert isinstance(route.app, ByMethod)
         path = route.path.replace("{slot}", "bee-tiny-0").replace("{name:path}", "bee-tiny")
         found += [(method, path) for method in route.app.allow.split(", ")]
@@ -156,7 +155,7 @@ async def test_a_bug_is_one_500_and_a_place_in_the_log() -> None:
         async with trio.open_nursery():
             raise ValueError("the prompt is hunter2")
 
-    guard = Guard(buggy, ServerConfig(), log)
+    guard = AsgiFace(buggy, Guard(ServerConfig(), log))
     exchange = Exchange()
     await guard(_scope(), _nothing, exchange.send)
     assert exchange.status == 500
@@ -176,7 +175,7 @@ async def test_a_bug_after_the_answers_start_leaves_the_answer_without_an_end() 
         raise ValueError
 
     exchange = Exchange()
-    await Guard(buggy, ServerConfig(), log)(_scope(), _nothing, exchange.send)
+    await AsgiFace(buggy, Guard(ServerConfig(), log))(_scope(), _nothing, exchange.send)
     assert exchange.status == 200
     assert not exchange.is_complete
     assert log.of("request_done")[0]["outcome"] == "internal_error"
@@ -190,7 +189,7 @@ async def test_cancelling_passes_through_and_is_told() -> None:
 
     with trio.CancelScope() as outer:
         outer.cancel(reason="test")
-        await Guard(slow, ServerConfig(), log)(_scope(), _nothing, Exchange().send)
+        await AsgiFace(slow, Guard(ServerConfig(), log))(_scope(), _nothing, Exchange().send)
     assert outer.cancelled_caught
     assert log.of("request_done")[0]["outcome"] == "shut_down"
 
@@ -225,7 +224,9 @@ async def test_a_refusal_after_the_answers_start_is_no_second_answer() -> None:
 
     exchange = Exchange()
     with pytest.raises(RequestError):
-        await Guard(confused, ServerConfig(), LogLines())(_scope(), _nothing, exchange.send)
+        await AsgiFace(confused, Guard(ServerConfig(), LogLines()))(
+            _scope(), _nothing, exchange.send
+        )
     assert exchange.status == 200
 
 

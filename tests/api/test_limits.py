@@ -169,7 +169,7 @@ async def test_no_token_by_the_deadline_is_a_504(stream: bool, autojump_clock: M
     exchange = await face.post(PATH, body, headers={"x-request-timeout": "2"})
     assert trio.current_time() == pytest.approx(2)
     assert (exchange.status, exchange.error["code"]) == (504, "deadline_exceeded")
-    assert face.generator.asked[0].cancelled == "the deadline has passed"
+    assert face.generator.asked[0].cancelled == "deadline_exceeded"
 
 
 async def test_a_stream_past_its_deadline_ends_with_an_error_event(
@@ -185,7 +185,7 @@ async def test_a_stream_past_its_deadline_ends_with_an_error_event(
     assert trio.current_time() == pytest.approx(2)
     assert exchange.status == 200
     assert exchange.events[-1]["error"]["code"] == "deadline_exceeded"
-    assert asked.cancelled == "the deadline has passed"
+    assert asked.cancelled == "deadline_exceeded"
 
 
 # --- clients
@@ -304,7 +304,7 @@ async def test_a_broken_writer_cancels_the_request_on_the_spot(reason: str, outc
         await trio.testing.wait_all_tasks_blocked()
         assert direct.on_broken is not None
         direct.on_broken(reason)
-        assert asked.cancelled == reason
+        assert asked.cancelled == outcome
     assert face.log.of("request_done")[0]["outcome"] == outcome
 
 

@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletionChunk
 from rbee.ask import Ask
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.api.app import make_app
+from rbee.supervisor.api.app import make_face
 from rbee.supervisor.http_server import HttpLimits, bind_sockets, serve_http
 from tests.api.face import CHAT, FakeOperations, LogLines
 from tests.api.fake_generator import Asked, FakeGenerator
@@ -42,7 +42,7 @@ async def serving(answer: Answer | None = None, **limits: int) -> AsyncIterator[
     generator, log = FakeGenerator(), LogLines()
     sockets = bind_sockets("127.0.0.1", 0, 16)
     port = sockets[0].getsockname()[1]
-    app = make_app(generator, FakeOperations(), ServerConfig(), log)
+    app = make_face(generator, FakeOperations(), ServerConfig(), log).app
     shutdown = trio.Event()
 
     async def serve(*, task_status: trio.TaskStatus[None]) -> None:

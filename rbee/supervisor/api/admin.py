@@ -2,13 +2,12 @@
 
 import trio
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from rbee import __version__
 from rbee.errors import ErrorCode, RequestError
 from rbee.ids import is_worker_id
-from rbee.supervisor.api.answers import json_answer
+from rbee.supervisor.api.answers import Answer, json_answer
 from rbee.supervisor.api.ports import Operations
 from rbee.supervisor.api.routing import route
 
@@ -16,7 +15,7 @@ from rbee.supervisor.api.routing import route
 def admin_routes(operations: Operations) -> list[Route]:
     started_s = trio.current_time()
 
-    async def show_status(_request: Request) -> Response:
+    async def show_status(_request: Request) -> Answer:
         states = [worker.state for worker in operations.workers()]
         return json_answer(
             {
@@ -30,15 +29,15 @@ def admin_routes(operations: Operations) -> list[Route]:
             }
         )
 
-    async def show_workers(_request: Request) -> Response:
+    async def show_workers(_request: Request) -> Answer:
         return json_answer({"workers": operations.workers(), "queued": operations.queued()})
 
-    async def restart_worker(request: Request) -> Response:
+    async def restart_worker(request: Request) -> Answer:
         slot = _slot(request)
         operations.restart_worker(slot)
         return json_answer({"slot": slot, "asked": "restart"}, 202)
 
-    async def stop_worker(request: Request) -> Response:
+    async def stop_worker(request: Request) -> Answer:
         slot = _slot(request)
         operations.stop_worker(slot)
         return json_answer({"slot": slot, "asked": "stop"}, 202)

@@ -1,48 +1,81 @@
-"""Puts the HTTP face together."""
+"""Puts the HTTP face together: the same routes for ASGI and for the lane."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
+from starlette.requests import Request
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
 from rbee.config import ServerConfig
 from rbee.logs import Log
 from rbee.supervisor.api.admin import admin_routes
+from rbee.supervisor.api.answers import Answer
+from rbee.supervisor.api.asgi import AsgiFace
 from rbee.supervisor.api.guard import Guard
-from rbee.supervisor.api.health import health_routes
-from rbee.supervisor.api.models import model_routes
-from rbee.supervisor.api.openai import UnixClock, openai_routes
+from rbee.supervisor.api.health import health_answers
+from rbee.supervisor.api.hot import HotGet, HotRoutes
+from rbee.supervisor.api.models import list_models, model_routes
+from rbee.supervisor.api.openai import UnixClock, generation_routes, openai_routes
 from rbee.supervisor.api.ports import Generator, Operations
-from rbee.supervisor.api.routing import no_such_route
+from rbee.supervisor.api.routing import Endpoint, no_such_route, route
 
 
-def make_routes(
+@dataclass(frozen=True, slots=True)
+class Face:
+    """The HTTP face, in both its forms."""
+
+    app: ASGIApp
+    hot: HotRoutes
+    guard: Guard
+
+
+def make_hot_routes(
     generator: Generator, operations: Operations, config: ServerConfig, unix_clock: UnixClock
-) -> list[Route]:
-    """Every route of the face. docs/api.md lists the same."""
+) -> HotRoutes:
+    """The routes that are answered without a wait."""
+    health = health_answers(operations)
+    gets = {path: HotGet(answer, is_quiet=True) for path, answer in health.items()}
+    gets["/v1/models"] = HotGet(lambda: list_models(operations), is_quiet=False)
+    posts = {each.path: each for each in generation_routes(generator, config, unix_clock)}
+    return HotRoutes(gets, posts)
+
+
+def make_routes(hot: HotRoutes, operations: Operations, config: ServerConfig) -> list[Route]:
+    """Every route of the face, for ASGI. docs/api.md lists the same."""
     return [
-        *health_routes(operations),
-        *openai_routes(generator, config, unix_clock),
+        *(route(path, get=_at_once(g.answer), is_quiet=g.is_quiet) for path, g in hot.gets.items()),
+        *openai_routes(list(hot.posts.values()), config),
         *model_routes(operations),
         *admin_routes(operations),
     ]
 
 
-def make_app(
+def make_face(
     generator: Generator,
     operations: Operations,
     config: ServerConfig,
     log: Log,
     *,
     unix_clock: UnixClock = time.time,
-) -> ASGIApp:
-    """The face as an ASGI app. Must be called inside `trio.run`.
+) -> Face:
+    """The face. Must be called inside `trio.run`.
 
     Args:
       generator: takes the asks.
       operations: what operators see and do.
       unix_clock: what time it is for people. Deadlines run on trio's clock.
     """
-    routes = make_routes(generator, operations, config, unix_clock)
+    hot = make_hot_routes(generator, operations, config, unix_clock)
+    routes = make_routes(hot, operations, config)
     router = Router(routes, redirect_slashes=False, default=no_such_route)
-    return Guard(router, config, log)
+    guard = Guard(config, log)
+    return Face(AsgiFace(router, guard), hot, guard)
+
+
+def _at_once(answer: Callable[[], Answer]) -> Endpoint:
+    async def endpoint(_request: Request) -> Answer:
+        return answer()
+
+    return endpoint

@@ -1,203 +1,197 @@
 """Answers one order: gives its asks to the pool, and brings what comes back to the client.
 
-Rule 1: an answer lives exactly as long as the call of its `Generation`. However it ends, no ask
-        of it stays open.
-Rule 2: nothing expected crosses the nursery: refusals are returned out of it, and raised
-        after it.
-Rule 3: the request's task sleeps while tokens flow: deltas go from the link's receiver task
-        through `Tally` and `Outlet` to the socket.
+A face opens a `Generation` with a `Reply`, its own way to tell an answer, and watches what the
+generation cannot see: the client's going and the time.
+
+Rule 1: all here is synchronous. What the pool brings is passed on in the link's receiver task;
+        no task is woken for it.
+Rule 2: a generation tells its reply exactly one end: `answer`, `end` or `fail`; or none, after
+        `abandon`. However it ends, no ask of it stays open.
 """
 
-from dataclasses import dataclass
-from typing import Final, cast
-
-import trio
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from typing import Protocol
 
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.api.events import DONE, failure_events
+from rbee.supervisor.api.events import DONE
 from rbee.supervisor.api.order import Order
-from rbee.supervisor.api.outlet import DirectWriter, Outlet
 from rbee.supervisor.api.ports import Generator
-from rbee.supervisor.api.shape import Shape
-from rbee.supervisor.api.sinks import Tally
+from rbee.supervisor.api.shape import Choice, Shape, Usage
 from rbee.supervisor.api.visit import Visit
 from rbee.wire import Delta
 
-DIRECT: Final = "rbee.direct"  # the ASGI extension of our HTTP server; see its `DirectWriter`
 
-_STREAM_HEADERS: Final = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"x-accel-buffering", b"no"),  # nginx would hold tokens back
-]
+class Reply(Protocol):
+    """How a face tells the answer of one generation. Nothing of it waits or raises.
 
+    Either `answer`, or `begin`, then `write` and `flush` in turns, then `end`. Instead of any of
+    these may come `fail`, and then nothing more.
+    """
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What holds for one generation, beside what was ordered."""
+    def answer(self, body: bytes) -> None:
+        """The whole answer, in JSON."""
+        ...
 
-    deadline_s: float  # on trio's clock
-    parked_bytes_max: int
+    def begin(self) -> None:
+        """The answer is a stream of events."""
+        ...
+
+    def write(self, payload: bytes) -> None:
+        """More of the stream; it may stay here until `flush`."""
+        ...
+
+    def flush(self) -> None: ...
+
+    def end(self, last_words: bytes) -> None:
+        """The last of the stream."""
+        ...
+
+    def fail(self, error: RequestError) -> None:
+        """There is no answer; or, where its status has left, no more of it."""
+        ...
 
 
 class Generation:
-    """One answer, streamed or whole, as an ASGI app."""
+    """One answer, streamed or whole.
 
-    def __init__(
-        self, generator: Generator, order: Order, shape: Shape, terms: Terms, visit: Visit
+    Args:
+      deadline_s: on trio's clock. The face calls `expire` then.
+    """
+
+    def __init__(  # noqa: PLR0913  # all that makes an answer
+        self,
+        generator: Generator,
+        order: Order,
+        shape: Shape,
+        *,
+        reply: Reply,
+        visit: Visit,
+        deadline_s: float,
     ) -> None:
+        self.deadline_s = deadline_s
         self._generator = generator
         self._order = order
         self._shape = shape
-        self._terms = terms
+        self._reply = reply
         self._visit = visit
-        take = self._take_streamed if order.is_streamed else self._take_whole
-        self._outlet = Outlet(terms.parked_bytes_max, self._abandon)
-        self._tally = Tally(len(order.asks), take, self._outlet.flush)
+        self._choices = [Choice() for _ in order.asks]
+        self._unfinished = len(order.asks)
         self._request_ids: list[int] = []
-        self._is_told = False  # the last words are on their way: who leaves now misses nothing
+        self._has_begun = False
+        self._is_over = False
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer.
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def start(self, now_s: float) -> None:
+        """Submit the asks.
 
         Raises:
-          RequestError: there is no answer, and nothing was sent.
+          RequestError: refused; nothing was taken.
         """
-        refusal: RequestError | None = None
-        try:
-            self._submit()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch_client, receive, nursery.cancel_scope)
-                deliver = self._deliver_stream if self._order.is_streamed else self._deliver_whole
-                refusal = await deliver(scope, send)
-                nursery.cancel_scope.cancel(reason="the answer is complete")
-        finally:
-            self._cancel(self._visit.outcome or "the answer is over")
-            self._note_facts()
-        if refusal is not None:
-            raise refusal
-
-    # --- in the link's receiver task
-
-    def _take_whole(self, index: int, delta: Delta) -> None:
-        choice = self._tally.choices[index]
-        choice.texts.append(delta.text)
-        choice.logprobs.extend(delta.logprobs)
-
-    def _take_streamed(self, index: int, delta: Delta) -> None:
-        self._outlet.write(self._shape.chunk(index, delta))
-
-    def _abandon(self, reason: str) -> None:
-        """Nobody reads the stream any more, or not fast enough."""
-        self._note_outcome("client_gone" if reason == "disconnected" else reason)
-        if reason == "slow_client":
-            message = "the client read the stream too slowly"
-            self._tally.fail(RequestError(ErrorCode.SLOW_CLIENT, message))
-        self._cancel(reason)
-
-    # --- in the request's task
-
-    def _submit(self) -> None:
-        remaining_s = self._terms.deadline_s - trio.current_time()
+        remaining_s = self.deadline_s - now_s
         if remaining_s <= 0:
             raise _deadline_exceeded()
-        for ask, sink in zip(self._order.asks, self._tally.sinks(), strict=True):
-            request_id = self._generator.submit(
-                ask, sink, remaining_s=remaining_s, correlation_id=self._visit.correlation_id
-            )
-            self._request_ids.append(request_id)
+        try:
+            for index, ask in enumerate(self._order.asks):
+                request_id = self._generator.submit(
+                    ask, _ChoiceSink(self, index),
+                    remaining_s=remaining_s, correlation_id=self._visit.correlation_id,
+                )  # fmt: skip
+                self._request_ids.append(request_id)
+        except RequestError as error:
+            self.abandon(error.code.value)
+            raise
 
-    async def _watch_client(self, receive: Receive, answer: trio.CancelScope) -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        self._note_outcome("client_gone")
-        answer.cancel(reason="the client has gone")
+    def expire(self) -> None:
+        """Its deadline has passed."""
+        self.fail(_deadline_exceeded())
 
-    async def _deliver_whole(self, scope: Scope, send: Send) -> RequestError | None:
-        refusal = await self._wait(self._tally.ended)
-        if refusal is not None:
-            return refusal
-        usage = self._tally.usage(self._order.choices_per_prompt)
-        body = self._shape.answer(self._tally.choices, usage)
-        self._is_told = True
-        await Response(body, media_type="application/json")(scope, _never, send)
-        return None
+    def fail(self, error: RequestError) -> None:
+        """There will be no more: tell the client so."""
+        if self._is_over:
+            return
+        self._close(error.code.value)
+        self._reply.fail(error)
 
-    async def _deliver_stream(self, scope: Scope, send: Send) -> RequestError | None:
-        refusal = await self._wait(self._tally.begun)
-        if refusal is not None:
-            return refusal
-        await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
-        writer = cast(DirectWriter | None, scope.get("extensions", {}).get(DIRECT))
-        if writer is None:
-            await self._stream_by_turns(send)
+    def abandon(self, outcome: str) -> None:
+        """Nobody will hear the rest: stop without a word."""
+        if not self._is_over:
+            self._close(outcome)
+
+    def push(self, index: int, delta: Delta) -> None:
+        """Take what choice ``index`` has got."""
+        if self._is_over:
+            return
+        choice = self._choices[index]
+        if delta.prompt_tokens:
+            choice.prompt_tokens = delta.prompt_tokens
+        choice.completion_tokens += len(delta.token_ids)
+        if self._order.is_streamed:
+            if not self._has_begun:
+                self._has_begun = True
+                self._reply.begin()
+            self._reply.write(self._shape.chunk(index, delta))
         else:
-            await self._stream_directly(writer, send)
-        self._is_told = True
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-        return None
+            choice.texts.append(delta.text)
+            choice.logprobs.extend(delta.logprobs)
+        if delta.finish is not None:
+            choice.finish = delta.finish
+            self._unfinished -= 1
+            if self._unfinished == 0:
+                self._complete()
 
-    async def _stream_directly(self, writer: DirectWriter, send: Send) -> None:
-        await send({"type": "http.response.body", "body": b"", "more_body": True})
-        self._outlet.attach(writer)
-        self._close_stream(await self._wait(self._tally.ended))
-        await writer.drain()
+    def flush(self) -> None:
+        if self._has_begun and not self._is_over:
+            self._reply.flush()
 
-    async def _stream_by_turns(self, send: Send) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._close_stream_when_ended)
-            while payload := await self._outlet.wait_kept():
-                await send({"type": "http.response.body", "body": payload, "more_body": True})
-
-    async def _close_stream_when_ended(self) -> None:
-        self._close_stream(await self._wait(self._tally.ended))
-
-    def _close_stream(self, failure: RequestError | None) -> None:
-        """Write the end of a stream that has begun: usage, or the one error event; then DONE."""
-        last_words = b""
-        if failure is not None:
-            self._note_outcome(failure.code.value)
-            self._cancel(failure.code.value)
-            last_words = failure_events(failure, self._visit.correlation_id)
-        elif self._tally.has_finished:
-            usage = self._tally.usage(self._order.choices_per_prompt)
+    def _complete(self) -> None:
+        self._request_ids.clear()  # the generator has forgotten them
+        usage = self._usage()
+        self._close("")
+        if self._order.is_streamed:
             told = self._shape.usage_chunk(usage) if self._order.include_usage else b""
-            last_words = told + DONE
-        self._outlet.end(last_words)
+            self._reply.end(told + DONE)
+        else:
+            self._reply.answer(self._shape.answer(self._choices, usage))
 
-    async def _wait(self, event: trio.Event) -> RequestError | None:
-        """Wait until the deadline at most, and say what went wrong, if anything did."""
-        with trio.move_on_at(self._terms.deadline_s):
-            await event.wait()
-        if not event.is_set():
-            self._tally.fail(_deadline_exceeded())
-            self._cancel("the deadline has passed")
-        return self._tally.failure
-
-    def _cancel(self, reason: str) -> None:
-        """End what is open of this order. Idempotent."""
-        self._tally.stop()
-        for request_id in self._request_ids:
-            self._generator.cancel(request_id, reason)
-        self._request_ids.clear()
-
-    def _note_outcome(self, outcome: str) -> None:
-        """Only the first counts."""
-        if not self._is_told and not self._visit.outcome:
-            self._visit.outcome = outcome
-
-    def _note_facts(self) -> None:
-        usage = self._tally.usage(self._order.choices_per_prompt)
+    def _close(self, outcome: str) -> None:
+        """End what is open of this order, and note how it went."""
+        self._is_over = True
+        self._visit.note_outcome(outcome)
+        usage = self._usage()
         self._visit.facts.update(
             prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens
         )
+        for request_id in self._request_ids:
+            self._generator.cancel(request_id, outcome)
+        self._request_ids.clear()
+
+    def _usage(self) -> Usage:
+        return Usage(
+            sum(each.prompt_tokens for each in self._choices[:: self._order.choices_per_prompt]),
+            sum(each.completion_tokens for each in self._choices),
+        )
+
+
+class _ChoiceSink:
+    """The sink of one choice."""
+
+    __slots__ = ("_generation", "_index")
+
+    def __init__(self, generation: Generation, index: int) -> None:
+        self._generation = generation
+        self._index = index
+
+    def push(self, delta: Delta) -> None:
+        self._generation.push(self._index, delta)
+
+    def flush(self) -> None:
+        self._generation.flush()
+
+    def fail(self, error: RequestError) -> None:
+        self._generation.fail(error)
 
 
 def _deadline_exceeded() -> RequestError:
     return RequestError(ErrorCode.DEADLINE_EXCEEDED, "the deadline of this request has passed")
-
-
-async def _never() -> dict[str, object]:
-    """For an answer that reads nothing: another task receives already."""
-    raise AssertionError("a whole answer does not receive")

@@ -1,30 +1,27 @@
 """``/v1/models``: which models can be asked for, in OpenAI's form and a little more."""
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.api.answers import json_answer
+from rbee.supervisor.api.answers import Answer, json_answer
 from rbee.supervisor.api.ports import ModelView, Operations
 from rbee.supervisor.api.routing import route
 
 
-def model_routes(operations: Operations) -> list[Route]:
-    async def list_models(_request: Request) -> Response:
-        return json_answer({"object": "list", "data": [_entry(m) for m in operations.models()]})
+def list_models(operations: Operations) -> Answer:
+    return json_answer({"object": "list", "data": [_entry(m) for m in operations.models()]})
 
-    async def show_model(request: Request) -> Response:
+
+def model_routes(operations: Operations) -> list[Route]:
+    async def show_model(request: Request) -> Answer:
         for model in operations.models():
             if model.name == request.path_params["name"]:
                 return json_answer(_entry(model))
         message = "there is no such model here; GET /v1/models lists those that are"
         raise RequestError(ErrorCode.MODEL_NOT_FOUND, message, param="model")
 
-    return [
-        route("/v1/models", get=list_models),
-        route("/v1/models/{name:path}", get=show_model),
-    ]
+    return [route("/v1/models/{name:path}", get=show_model)]
 
 
 def _entry(model: ModelView) -> dict[str, object]:

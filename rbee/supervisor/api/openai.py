@@ -2,13 +2,16 @@
 
 import secrets
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee.config import ServerConfig
+from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.api.asgi_reply import AsgiReply
 from rbee.supervisor.api.chat_body import read_chat
 from rbee.supervisor.api.chat_shape import ChatShape
 from rbee.supervisor.api.completion_body import read_completion
@@ -19,49 +22,145 @@ from rbee.supervisor.api.deadlines import (
     read_remaining,
     rfc_3339,
 )
-from rbee.supervisor.api.generation import Generation, Terms
+from rbee.supervisor.api.generation import Generation, Reply
 from rbee.supervisor.api.order import Order
 from rbee.supervisor.api.ports import Generator
 from rbee.supervisor.api.request_body import BodyReader
-from rbee.supervisor.api.routing import Endpoint, route
+from rbee.supervisor.api.routing import route
 from rbee.supervisor.api.shape import Shape
-from rbee.supervisor.api.visit import Visit, header_values, visit_of
+from rbee.supervisor.api.visit import Visit, visit_of
 
 UnixClock = Callable[[], float]
-MakeShape = Callable[[str, int, Order], Shape]
 
 
-def openai_routes(generator: Generator, config: ServerConfig, unix_clock: UnixClock) -> list[Route]:
-    bodies = BodyReader(config)
+@dataclass(frozen=True, slots=True)
+class GenerationRoute:
+    """One route that generates, for whatever face. Synchronous."""
 
-    def endpoint(read: Callable[[bytes], Order], prefix: str, make_shape: MakeShape) -> Endpoint:
-        async def generate(request: Request) -> ASGIApp:
-            visit = visit_of(request.scope)
-            terms = _terms(request, visit, config, unix_clock)
-            order = await bodies.read(request.scope, request.receive, read)
-            visit.facts.update(model=order.model, stream=order.is_streamed, choices=len(order.asks))
-            answer_id = f"{prefix}-{secrets.token_hex(16)}"
-            shape = make_shape(answer_id, int(unix_clock()), order)
-            return Generation(generator, order, shape, terms, visit)
+    path: str
+    id_prefix: str  # of the answers' ids
+    read: Callable[[bytes], Order]  # raises `RequestError`
+    make_shape: Callable[[str, int, Order], Shape]  # from an answer's id, its time and its order
+    generator: Generator
+    config: ServerConfig
+    unix_clock: UnixClock
 
-        return generate
+    def deadline(self, visit: Visit) -> float:
+        """Read the request's deadline, and have the answer say it.
 
+        Returns:
+          Its time on trio's clock.
+
+        Raises:
+          RequestError: it is malformed.
+        """
+        now_unix_s = self.unix_clock()
+        remaining_s = read_remaining(
+            visit.values(TIMEOUT_HEADER),
+            visit.values(DEADLINE_HEADER),
+            default_s=self.config.deadline_s,
+            highest_s=self.config.deadline_s_max,
+            now_unix_s=now_unix_s,
+        )
+        told = rfc_3339(now_unix_s + remaining_s)
+        visit.headers.append((DEADLINE_HEADER.lower().encode(), told.encode()))
+        return trio.current_time() + remaining_s
+
+    def open(self, order: Order, deadline_s: float, visit: Visit, reply: Reply) -> Generation:
+        """The generation of an order; `Generation.start` submits it."""
+        visit.facts.update(model=order.model, stream=order.is_streamed, choices=len(order.asks))
+        answer_id = f"{self.id_prefix}-{secrets.token_hex(16)}"
+        shape = self.make_shape(answer_id, int(self.unix_clock()), order)
+        return Generation(
+            self.generator, order, shape, reply=reply, visit=visit, deadline_s=deadline_s
+        )
+
+
+def generation_routes(
+    generator: Generator, config: ServerConfig, unix_clock: UnixClock
+) -> list[GenerationRoute]:
     return [
-        route("/v1/chat/completions", post=endpoint(read_chat, "chatcmpl", ChatShape)),
-        route("/v1/completions", post=endpoint(read_completion, "cmpl", CompletionShape)),
-    ]
+        GenerationRoute(
+            "/v1/chat/completions", "chatcmpl", read_chat, ChatShape, generator, config, unix_clock
+        ),
+        GenerationRoute(
+            "/v1/completions", "cmpl", read_completion, CompletionShape, generator, config,
+            unix_clock,
+        ),
+    ]  # fmt: skip
 
 
-def _terms(request: Request, visit: Visit, config: ServerConfig, unix_clock: UnixClock) -> Terms:
-    """Read the deadline, and have the answer say it."""
-    now_unix_s = unix_clock()
-    remaining_s = read_remaining(
-        header_values(request.scope, TIMEOUT_HEADER),
-        header_values(request.scope, DEADLINE_HEADER),
-        default_s=config.deadline_s,
-        highest_s=config.deadline_s_max,
-        now_unix_s=now_unix_s,
-    )
-    told = rfc_3339(now_unix_s + remaining_s)
-    visit.headers.append((DEADLINE_HEADER.lower().encode(), told.encode()))
-    return Terms(trio.current_time() + remaining_s, config.parked_bytes_max)
+def openai_routes(routes: list[GenerationRoute], config: ServerConfig) -> list[Route]:
+    """The same for ASGI."""
+    bodies = BodyReader(config)
+    kept_bytes_max = config.parked_bytes_max
+    return [route(each.path, post=_Endpoint(each, bodies, kept_bytes_max)) for each in routes]
+
+
+class _Endpoint:
+    """Reads the request, and returns the ASGI app that answers it."""
+
+    def __init__(self, hot: GenerationRoute, bodies: BodyReader, kept_bytes_max: int) -> None:
+        self._route = hot
+        self._bodies = bodies
+        self._kept_bytes_max = kept_bytes_max
+
+    async def __call__(self, request: Request) -> ASGIApp:
+        visit = visit_of(request.scope)
+        deadline_s = self._route.deadline(visit)
+        order = await self._bodies.read(visit, request.receive, self._route.read)
+
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            reply = AsgiReply(
+                visit, self._kept_bytes_max, lambda reason: _break(generation, reason)
+            )
+            generation = self._route.open(order, deadline_s, visit, reply)
+            await _answer(generation, reply, scope, receive, send)
+
+        return answer
+
+
+async def _answer(
+    generation: Generation, reply: AsgiReply, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Answer. An answer lives exactly as long as this call.
+
+    Raises:
+      RequestError: there is no answer, and nothing was sent.
+    """
+    refusal: RequestError | None = None
+    generation.start(trio.current_time())
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch_client, generation, receive, nursery.cancel_scope)
+            nursery.start_soon(_watch_time, generation)
+            try:
+                await reply.carry(scope, send)
+            except RequestError as error:  # nothing expected crosses the nursery
+                refusal = error
+            nursery.cancel_scope.cancel(reason="the answer is complete")
+    finally:
+        generation.abandon("shut_down")
+    if refusal is not None:
+        raise refusal
+
+
+async def _watch_client(generation: Generation, receive: Receive, answer: trio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    generation.abandon("client_gone")
+    answer.cancel(reason="the client has gone")
+
+
+async def _watch_time(generation: Generation) -> None:
+    await trio.sleep_until(generation.deadline_s)
+    generation.expire()
+
+
+def _break(generation: Generation, reason: str) -> None:
+    """The client gets no more, or not fast enough."""
+    if reason == "slow_client":
+        message = "the client read the stream too slowly"
+        generation.fail(RequestError(ErrorCode.SLOW_CLIENT, message))
+    else:
+        generation.abandon("client_gone")

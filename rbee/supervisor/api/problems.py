@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-from starlette.responses import Response
-
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.api.answers import Answer, json_answer
 
 # Told where nothing better is known. RFC 9110 wants whole seconds.
 RETRY_AFTER_S_DEFAULT: Final = 1
@@ -87,17 +85,13 @@ def retry_after(error: RequestError) -> int | None:
     return max(RETRY_AFTER_S_DEFAULT, math.ceil(error.retry_after_s))
 
 
-def problem_response(error: RequestError, correlation_id: str) -> Response:
+def problem_answer(error: RequestError, correlation_id: str) -> Answer:
     """The answer to a request that cannot be answered."""
-    headers: dict[str, str] = {}
+    headers: list[tuple[bytes, bytes]] = []
     seconds = retry_after(error)
     if seconds is not None:
-        headers["retry-after"] = str(seconds)
+        headers.append((b"retry-after", b"%d" % seconds))
     if error.code in _UNREAD:
-        headers["connection"] = "close"
-    return Response(
-        msgspec.json.encode(problem_object(error, correlation_id)),
-        PROBLEMS[error.code].status,
-        headers,
-        "application/json",
-    )
+        headers.append((b"connection", b"close"))
+    problem = problem_object(error, correlation_id)
+    return json_answer(problem, PROBLEMS[error.code].status, headers)

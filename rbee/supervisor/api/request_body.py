@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import trio
-from starlette.types import Receive, Scope
+from starlette.types import Receive
 
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.api.visit import header_values, receive_part
+from rbee.supervisor.api.asgi import receive_part
+from rbee.supervisor.api.visit import Visit
 
 T = TypeVar("T")
 
@@ -27,21 +28,19 @@ class BodyReader:
         self._timeout_s = config.body_timeout_s
         self._parsers = trio.CapacityLimiter(PARSERS_MAX)
 
-    async def read(self, scope: Scope, receive: Receive, parse: Callable[[bytes], T]) -> T:
+    async def read(self, visit: Visit, receive: Receive, parse: Callable[[bytes], T]) -> T:
         """Read a body of JSON and parse it.
 
         Raises:
           RequestError: not JSON by its header, too large, too slow, or what ``parse`` finds.
           ClientGoneError: the client hung up before the end.
         """
-        check_media_type(header_values(scope, "content-type"))
-        check_encoding(header_values(scope, "content-encoding"))
-        self._check_length(header_values(scope, "content-length"))
+        check_body_headers(visit)
+        self._check_length(visit.values("content-length"))
         with trio.move_on_after(self._timeout_s) as limit:
             raw = await self._read_all(receive)
         if limit.cancelled_caught:
-            message = f"the body did not arrive within {self._timeout_s:g} s"
-            raise RequestError(ErrorCode.BODY_TIMEOUT, message)
+            raise body_timeout(self._timeout_s)
         if len(raw) <= INLINE_BYTES_MAX:
             return parse(raw)
         return await trio.to_thread.run_sync(parse, raw, limiter=self._parsers)
@@ -69,7 +68,22 @@ class BodyReader:
         return RequestError(ErrorCode.BODY_TOO_LARGE, message)
 
 
-def check_media_type(values: list[str]) -> None:
+def check_body_headers(visit: Visit) -> None:
+    """What a request says of its body.
+
+    Raises:
+      RequestError: it is not JSON as we take it.
+    """
+    _check_media_type(visit.values("content-type"))
+    _check_encoding(visit.values("content-encoding"))
+
+
+def body_timeout(timeout_s: float) -> RequestError:
+    message = f"the body did not arrive within {timeout_s:g} s"
+    return RequestError(ErrorCode.BODY_TIMEOUT, message)
+
+
+def _check_media_type(values: list[str]) -> None:
     """A body must be JSON by its header, or have none."""
     for value in values:
         media_type, _, parameters = value.partition(";")
@@ -83,7 +97,7 @@ def check_media_type(values: list[str]) -> None:
             )
 
 
-def check_encoding(values: list[str]) -> None:
+def _check_encoding(values: list[str]) -> None:
     """Compressed bodies are refused: their size is not known before they are unpacked."""
     if any(value.strip().lower() != "identity" for value in values):
         raise RequestError(ErrorCode.UNSUPPORTED_MEDIA_TYPE, "a Content-Encoding is not supported")

@@ -3,11 +3,11 @@
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.api.answers import Answer
 from rbee.supervisor.api.visit import visit_of
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
@@ -33,7 +33,8 @@ class ByMethod:
         visit.route = self._path
         visit.is_quiet = self._is_quiet
         if scope["method"] == "OPTIONS":
-            await Response(status_code=204, headers={"allow": self.allow})(scope, receive, send)
+            allow = (b"allow", self.allow.encode())
+            await Answer(204, [allow], b"")(scope, receive, send)
             return
         endpoint = self._endpoints.get(scope["method"])
         if endpoint is None:

@@ -1,24 +1,30 @@
-"""One HTTP request on its way through the face: what all parts of the face may know of it.
+"""One HTTP request on its way through a face: what all parts of the face may know of it.
 
 Written by the guard and by the route that answers; read for the one line in the log.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Scope
 
 _KEY: Final = "rbee.visit"
 
+Headers = Mapping[str, list[str]]
+"""The headers of a request: by name in lower case, all values in order."""
+
 
 class ClientGoneError(Exception):
-    """The client hung up before its request was whole. Caught by the guard; never answered."""
+    """The client hung up before its request was whole. Caught by the face; never answered."""
 
 
 @dataclass(slots=True)
 class Visit:
     """What is known of one HTTP request."""
 
+    method: str
+    request_headers: Headers
     correlation_id: str
     arrived_s: float  # on the clock of deadlines
     route: str = "none"  # the path as the table of routes has it, never as the client sent it
@@ -28,6 +34,22 @@ class Visit:
     facts: dict[str, Any] = field(default_factory=dict)  # for the log: numbers and names, no text
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # more for the answer
 
+    def values(self, name: str) -> list[str]:
+        """All values of a header of the request, in order."""
+        return self.request_headers.get(name.lower(), [])
+
+    def note_outcome(self, outcome: str) -> None:
+        """Only the first counts."""
+        self.outcome = self.outcome or outcome
+
+
+def read_headers(pairs: Iterable[tuple[bytes, bytes]]) -> Headers:
+    """Headers as they come from the wire, names in lower case."""
+    headers: dict[str, list[str]] = {}
+    for name, value in pairs:
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return headers
+
 
 def put_visit(scope: Scope, visit: Visit) -> None:
     scope[_KEY] = visit
@@ -35,21 +57,3 @@ def put_visit(scope: Scope, visit: Visit) -> None:
 
 def visit_of(scope: Scope) -> Visit:
     return cast(Visit, scope[_KEY])
-
-
-def header_values(scope: Scope, name: str) -> list[str]:
-    """All values of a header, in order."""
-    wanted = name.lower().encode()
-    return [value.decode("latin-1") for key, value in scope["headers"] if key.lower() == wanted]
-
-
-async def receive_part(receive: Receive) -> Message:
-    """The next part of the body.
-
-    Raises:
-      ClientGoneError: there will be none.
-    """
-    message = await receive()
-    if message["type"] == "http.disconnect":
-        raise ClientGoneError
-    return message

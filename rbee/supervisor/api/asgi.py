@@ -1,0 +1,88 @@
+"""The face as an ASGI app: takes each request past the guard to its route, and back.
+
+Rule: whatever a route raises is answered here, and ends nothing but its request.
+"""
+
+import trio
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rbee.errors import RequestError
+from rbee.supervisor.api.guard import Guard
+from rbee.supervisor.api.visit import ClientGoneError, Visit, put_visit, read_headers
+
+
+class AsgiFace:
+    """The ASGI app around all routes.
+
+    Args:
+      app: the routes. A `RequestError` that it raises before its answer has begun is told to
+        the client.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        guard = self._guard
+        visit = guard.arrive(scope["method"], read_headers(scope["headers"]))
+        put_visit(scope, visit)
+        door = _Door(send, guard, visit)
+        try:
+            guard.admit(visit)
+            await self._app(scope, receive, door.send)
+        except RequestError as error:
+            if visit.status is not None:
+                raise
+            await guard.refuse(visit, error)(scope, receive, door.send)
+        except ClientGoneError:
+            visit.outcome = "client_gone"
+        except trio.Cancelled:
+            visit.note_outcome("shut_down")
+            raise
+        except Exception as bug:  # noqa: BLE001
+            answer = guard.note_bug(visit, bug)
+            if visit.status is None:
+                await answer(scope, receive, door.send)
+            # Else the server sees an answer without an end, and breaks the connection off: the
+            # client must not take it for a whole one.
+        finally:
+            guard.depart(visit)
+
+
+class _Door:
+    """Every answer leaves through here."""
+
+    def __init__(self, send: Send, guard: Guard, visit: Visit) -> None:
+        self._send = send
+        self._guard = guard
+        self._visit = visit
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            given = message.get("headers", ())
+            headers = self._guard.dress(self._visit, message["status"], given)
+            message = {**message, "headers": headers}
+        elif self._visit.method == "HEAD" and message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await self._send(message)
+
+
+async def receive_part(receive: Receive) -> Message:
+    """The next part of the body.
+
+    Raises:
+      ClientGoneError: there will be none.
+    """
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    return message
