@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,22 @@ def synthetic_config(*, head: str = "", model: str = "", synthetic: str = "") ->
 
 
 class Server:
-    """A running `rbee serve`, as a person at its terminal would see it."""
+    """A running `rbee serve`, as a person at its terminal would see it.
 
-    def __init__(self, directory: Path, config: str, *arguments: str) -> None:
+    Args:
+      through: a command that becomes the server by ``exec``, such as a shell that sets limits.
+    """
+
+    def __init__(
+        self, directory: Path, config: str, *arguments: str, through: Sequence[str] = ()
+    ) -> None:
         self.run_dir = directory / "run"
         path = directory / "rbee.toml"
         path.write_text(config)
         command = [sys.executable, "-m", "rbee", "serve", "--config", str(path)]
         options = ["--bind", "127.0.0.1:0", "--run-dir", str(self.run_dir)]
         self.process = subprocess.Popen(
-            [*command, *options, "--log-format", "json", *arguments],
+            [*through, *command, *options, "--log-format", "json", *arguments],
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=os.environ,

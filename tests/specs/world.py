@@ -2,11 +2,13 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx2
 
+from rbee.supervisor.records import InstanceRecord, read_records
 from tests.e2e.server import Server, synthetic_config
 from tests.e2e.stream import Stream
 
@@ -25,6 +27,8 @@ class World:
         self.second: Server | None = None
         self.lines: list[str] = []  # of a stream that was read to its end
         self._config = ""
+        self.instances: list[InstanceRecord] = []  # of each server that was started
+        self.rss_bytes = 0
 
     @property
     def server(self) -> Server:
@@ -33,15 +37,20 @@ class World:
     def configure(self, *, head: str = "", model: str = "", synthetic: str = "") -> None:
         self._config = synthetic_config(head=head, model=model, synthetic=synthetic)
 
-    def start(self, *, until_ready: bool = True) -> Server:
-        server = Server(self.directory, self._config)
+    def start(self, *, until_ready: bool = True, through: Sequence[str] = ()) -> Server:
+        server = Server(self.directory, self._config, through=through)
         self.servers.append(server)
         if until_ready:
             server.ready()
             self.pids = server.worker_pids()
+            self.instances.extend(read_records(server.run_dir).instances)
         else:
             server.started()
         return server
+
+    def server_through(self, through: Sequence[str]) -> Server:
+        """One that is not expected to start."""
+        return Server(self.directory, self._config, through=through)
 
     def send(self, path: str, body: dict[str, Any], **options: Any) -> httpx2.Response:
         begun_s = time.monotonic()
