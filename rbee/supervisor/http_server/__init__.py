@@ -15,7 +15,10 @@ Ours is what carries them: accepting, one bulkhead per connection, reading, send
 
 from rbee.supervisor.http_server.limits import HttpLimits
 from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter
-from rbee.supervisor.http_server.server import serve_http
+from rbee.supervisor.http_server.server import Back, Front, SparseLog, serve_http
 from rbee.supervisor.http_server.sockets import bind_sockets
 
-__all__ = ["BrokenReason", "DirectWriter", "HttpLimits", "bind_sockets", "serve_http"]
+__all__ = [
+    "Back", "BrokenReason", "DirectWriter", "Front", "HttpLimits", "SparseLog", "bind_sockets",
+    "serve_http",
+]  # fmt: skip

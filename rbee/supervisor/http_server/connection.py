@@ -45,6 +45,7 @@ class Connection:
 
     Args:
       sock: the accepted socket, not blocking. Closed by `run`.
+      received: what was read from it already.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Connection:
         surroundings: Surroundings,
         sock: socket.socket,
         peer: tuple[str, int] | None,
+        received: bytes = b"",
     ) -> None:
         limits = surroundings.limits
         self.peer = f"{peer[0]}:{peer[1]}" if peer else "unix"
@@ -62,6 +64,7 @@ class Connection:
         self._log = surroundings.log
         self._shutdown = surroundings.shutdown
         self._protocol = Http1Protocol(surroundings, self, peer, _address_of(sock))
+        self._received = received
         self._inbox: Inbox | None = None
         self._nursery: trio.Nursery | None = None
         self._waiting = trio.CancelScope()
@@ -122,6 +125,11 @@ class Connection:
         self._end()
 
     async def _read(self) -> None:
+        if self._received:
+            if not self._protocol.receive(self._received):
+                return
+            self._received = b""
+            await self._protocol.proceed()
         while not self._is_ending:
             with trio.CancelScope(deadline=self._deadline) as self._waiting:
                 await trio.lowlevel.wait_readable(self._socket)

@@ -8,7 +8,7 @@ Rule 3: a client over the cap is told so at once, and costs the others nothing.
 import errno
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
@@ -34,6 +34,34 @@ _LOG_EVERY_S: Final = 10.0
 ASGIApp = Callable[[Any, Any, Any], Awaitable[None]]
 
 
+class Back(Protocol):
+    """What a `Front` does not keep."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are as many connections as there may be, here and in front."""
+        ...
+
+    def adopt(self, sock: socket.socket, peer: tuple[str, int] | None, received: bytes) -> None:
+        """Carry on with a connection, of which ``received`` was read already."""
+        ...
+
+    def turn_away(self, sock: socket.socket) -> None:
+        """Tell a client that we are full."""
+        ...
+
+
+class Front(Protocol):
+    """Who meets all connections first."""
+
+    @property
+    def open_connections(self) -> int: ...
+
+    async def run(self, listeners: Sequence[socket.socket], back: Back) -> None:
+        """Accept until shutdown; return when the last connection of its own has ended."""
+        ...
+
+
 async def serve_http(  # noqa: PLR0913  # all that a server is made of
     app: ASGIApp,
     sockets: Sequence[socket.socket],
@@ -41,6 +69,7 @@ async def serve_http(  # noqa: PLR0913  # all that a server is made of
     *,
     log: Log,
     shutdown: trio.Event,
+    front: Front | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` until ``shutdown`` is set and all running requests are answered.
@@ -50,21 +79,21 @@ async def serve_http(  # noqa: PLR0913  # all that a server is made of
 
     Args:
       sockets: bound and listening.
+      front: accepts in our place, and hands over what it does not keep.
     """
     config, context = _hypercorn_config(limits), WorkerContext(max_requests=None)
-    server = _Server(Surroundings(ASGIWrapper(app), config, context, limits, log, shutdown))
+    surroundings = Surroundings(ASGIWrapper(app), config, context, limits, log, shutdown)
+    server = _Server(surroundings, front)
+    for listener in sockets:
+        tune(listener)
     try:
         async with trio.open_nursery() as server.connections:
-            async with trio.open_nursery() as listeners:
-                for listener in sockets:
-                    tune(listener)
-                    listeners.start_soon(server.accept_from, listener)
+            if front is None:
+                await server.accept_until_shutdown(sockets, task_status)
+            else:
+                server.connections.start_soon(front.run, sockets, server)
                 task_status.started()
                 await shutdown.wait()
-                listeners.cancel_scope.cancel(reason="shutdown")
-            for listener in sockets:
-                server.accept_last(listener)
-                listener.close()
             server.drain()
     finally:
         for listener in sockets:
@@ -76,14 +105,33 @@ class _Server:
 
     connections: trio.Nursery
 
-    def __init__(self, surroundings: Surroundings) -> None:
+    def __init__(self, surroundings: Surroundings, front: Front | None) -> None:
         self._surroundings = surroundings
+        self._front = front
         self._limits = surroundings.limits
         self._log = surroundings.log
         self._connections_max = connections_max(surroundings.limits)
         self._open: set[Connection] = set()
         self._turned_away = 0
-        self._quiet = _SparseLog(surroundings.log)
+        self._quiet = SparseLog(surroundings.log)
+
+    @property
+    def is_full(self) -> bool:
+        in_front = self._front.open_connections if self._front is not None else 0
+        return len(self._open) + in_front >= self._connections_max
+
+    async def accept_until_shutdown(
+        self, sockets: Sequence[socket.socket], task_status: trio.TaskStatus[None]
+    ) -> None:
+        async with trio.open_nursery() as listeners:
+            for listener in sockets:
+                listeners.start_soon(self.accept_from, listener)
+            task_status.started()
+            await self._surroundings.shutdown.wait()
+            listeners.cancel_scope.cancel(reason="shutdown")
+        for listener in sockets:
+            self.accept_last(listener)
+            listener.close()
 
     async def accept_from(self, listener: socket.socket) -> None:
         """Accept until cancelled, whatever the system runs out of."""
@@ -114,15 +162,20 @@ class _Server:
     def _admit(self, sock: socket.socket, address: Any) -> None:  # noqa: ANN401  # per family
         sock.setblocking(False)
         peer = address[:2] if isinstance(address, tuple) else None
-        if len(self._open) >= self._connections_max:
-            self._turn_away(sock)
-            return
+        if self.is_full:
+            self.turn_away(sock)
+        else:
+            self.adopt(sock, peer, b"")
+
+    def adopt(self, sock: socket.socket, peer: tuple[str, int] | None, received: bytes) -> None:
         try:
-            connection = Connection(self._surroundings, sock, peer)
+            connection = Connection(self._surroundings, sock, peer, received)
         except OSError:
             sock.close()  # the client is gone already
             return
         self._open.add(connection)
+        if self._surroundings.shutdown.is_set():
+            connection.drain()
         self.connections.start_soon(self._serve, connection)
 
     async def _serve(self, connection: Connection) -> None:
@@ -132,7 +185,7 @@ class _Server:
         finally:
             self._open.discard(connection)
 
-    def _turn_away(self, sock: socket.socket) -> None:
+    def turn_away(self, sock: socket.socket) -> None:
         self._quiet.warning("connections_full", connections_max=self._connections_max)
         if self._turned_away >= _TURNED_AWAY_MAX:
             sock.close()
@@ -157,7 +210,7 @@ class _Server:
             self._turned_away -= 1
 
 
-class _SparseLog:
+class SparseLog:
     """Says each thing at most every `_LOG_EVERY_S`, and how often it happened meanwhile."""
 
     def __init__(self, log: Log) -> None:

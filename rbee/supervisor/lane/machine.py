@@ -130,6 +130,15 @@ class Machine:
             case _Phase.OVER:
                 return None
 
+    def give_up_body(self) -> Head:
+        """The rest of a body is waited for no more. An answer is due; it is the last one."""
+        assert self._phase is _Phase.BODY
+        assert self._head is not None
+        self._phase = _Phase.WHOLE
+        self._is_last = True
+        self._received = bytearray()
+        return self._head
+
     def answer(self, status: int, headers: Headers, body: bytes) -> bytes:
         """The whole answer to the request that was told last."""
         head = self._expect_head(_Phase.WHOLE)

@@ -1,0 +1,221 @@
+"""The loop of the lane: one trio task, one epoll descriptor, all its connections.
+
+A trio task per connection costs more than the request that it serves. Here trio waits for the
+epoll descriptor alone, and each turn serves whatever is ready.
+
+Rule 1: a turn is bounded; between two turns every other task of the supervisor runs.
+Rule 2: what goes wrong in one connection ends that connection, and is logged.
+Rule 3: who ends the lane ends its connections: none outlives `run`.
+"""
+
+import errno
+import math
+import os
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import trio
+
+from rbee.config import ServerConfig
+from rbee.logs import Log
+from rbee.supervisor.api.app import Face
+from rbee.supervisor.api.request_body import INLINE_BYTES_MAX
+from rbee.supervisor.http_server import Back, HttpLimits, SparseLog
+from rbee.supervisor.http_server.bulkhead import Bulkhead
+from rbee.supervisor.lane.answer import DateCache
+from rbee.supervisor.lane.connection import Connection, Shared
+from rbee.supervisor.lane.timers import Timers
+
+_EVENTS_PER_TURN: Final = 64
+_ACCEPTS_PER_TURN: Final = 64
+_ACCEPT_RETRY_S: Final = 0.1  # after the system had no descriptor or memory for a connection
+
+_READ: Final = select.EPOLLIN
+_WRITE: Final = select.EPOLLOUT
+
+
+class Lane:
+    """Meets every connection first, and keeps those that stay on the hot routes."""
+
+    def __init__(
+        self, face: Face, config: ServerConfig, limits: HttpLimits, log: Log, shutdown: trio.Event
+    ) -> None:
+        self.shared = Shared(
+            face.hot, face.guard, limits, min(INLINE_BYTES_MAX, config.body_bytes_max),
+            config.body_timeout_s, DateCache(time.time), log,
+        )  # fmt: skip
+        self.is_draining = False
+        self._shutdown = shutdown
+        self._quiet = SparseLog(log)
+        self._open: dict[int, Connection] = {}
+        self._masks: dict[int, int] = {}  # what is waited for, by descriptor
+        self._timers: Timers[Connection] = Timers()
+        self._soon: list[Connection] = []
+        self._listeners: dict[int, socket.socket] = {}
+        self._accept_again_s: float | None = None
+        self._wake_s = -math.inf  # until when the loop sleeps; it does not while a turn runs
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
+
+    async def run(self, listeners: Sequence[socket.socket], back: Back) -> None:
+        """Serve until shutdown, and until what is open then has ended.
+
+        Cancelled, it closes all connections at once.
+
+        Args:
+          listeners: bound and listening, not blocking. Closed at the end.
+          back: who takes the connections that are not for the lane.
+        """
+        self._back = back
+        self._listeners = {each.fileno(): each for each in listeners}
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll = select.epoll()
+        try:
+            self._epoll.register(self._wake_fd, _READ)
+            for fd in self._listeners:
+                self._epoll.register(fd, _READ)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._drain_at_shutdown)
+                while self._listeners or self._open:
+                    await self._wait()
+                    self._turn()
+                nursery.cancel_scope.cancel(reason="the last connection has ended")
+        finally:
+            for connection in list(self._open.values()):
+                connection.abort("shut_down")
+            for listener in self._listeners.values():
+                listener.close()
+            self._epoll.close()
+            os.close(self._wake_fd)
+
+    # --- for connections: see `Carrier`
+
+    def watch(self, connection: Connection) -> None:
+        fd = connection.sock.fileno()
+        if fd not in self._masks:
+            return  # closed, or handed over
+        mask = _READ if connection.wants_to_read else 0
+        mask |= _WRITE if connection.wants_to_write else 0
+        if mask != self._masks[fd]:
+            self._masks[fd] = mask
+            self._epoll.modify(fd, mask)
+        self._timers.arm(connection, connection.due_s)
+        if self._timers.next_s < self._wake_s:
+            self._wake()
+
+    def call_soon(self, connection: Connection) -> None:
+        self._soon.append(connection)
+        self._wake()
+
+    def hand_over(self, connection: Connection, received: bytes) -> None:
+        self.forget(connection)
+        self._back.adopt(connection.sock, connection.peer, received)
+
+    def forget(self, connection: Connection) -> None:
+        fd = connection.sock.fileno()
+        if self._open.pop(fd, None) is not None:
+            del self._masks[fd]
+            self._epoll.unregister(fd)
+            self._timers.disarm(connection)
+            if not self._open:
+                self._wake()
+
+    # --- the loop
+
+    async def _wait(self) -> None:
+        self._wake_s = self._timers.next_s
+        if self._accept_again_s is not None:
+            self._wake_s = min(self._wake_s, self._accept_again_s)
+        with trio.move_on_at(self._wake_s):
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+        self._wake_s = -math.inf
+
+    def _wake(self) -> None:
+        if self._wake_s > -math.inf:
+            os.eventfd_write(self._wake_fd, 1)
+
+    def _turn(self) -> None:
+        for fd, mask in self._epoll.poll(0, _EVENTS_PER_TURN):
+            connection = self._open.get(fd)
+            if connection is not None:
+                self._run(connection, _writable if mask == _WRITE else _readable)
+            elif fd in self._listeners:
+                self._accept(self._listeners[fd], _ACCEPTS_PER_TURN)
+            elif fd == self._wake_fd:
+                os.eventfd_read(self._wake_fd)
+        soon, self._soon = self._soon, []
+        for connection in soon:
+            self._run(connection, Connection.proceed)
+        now_s = trio.current_time()
+        for connection in self._timers.expired(now_s):
+            self._run(connection, Connection.expire)
+        if self._accept_again_s is not None and now_s >= self._accept_again_s:
+            self._accept_again_s = None
+            self._listen(_READ)
+
+    def _run(self, connection: Connection, act: Callable[[Connection], None]) -> None:
+        try:
+            act(connection)
+        except Exception:  # rule 2
+            with Bulkhead(self.shared.log, "connection_failed", connection.peer_name):
+                raise
+            connection.abort("internal_error")
+
+    def _accept(self, listener: socket.socket, count: int) -> None:
+        try:
+            for _ in range(count):
+                self._admit(*listener.accept())
+        except (BlockingIOError, ConnectionError):
+            return  # no more for now; or a client that did not wait
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, "unknown")
+            self._quiet.warning("accept_failed", error=name, open=len(self._open))
+            self._accept_again_s = trio.current_time() + _ACCEPT_RETRY_S
+            self._listen(0)
+
+    def _admit(self, sock: socket.socket, address: Any) -> None:  # noqa: ANN401  # per family
+        sock.setblocking(False)
+        if self._back.is_full:
+            self._back.turn_away(sock)
+            return
+        peer = address[:2] if isinstance(address, tuple) else None
+        connection = Connection(self, sock, peer)
+        fd = sock.fileno()
+        self._open[fd] = connection
+        self._masks[fd] = _READ
+        self._epoll.register(fd, _READ)
+        self._timers.arm(connection, connection.due_s)
+        self._run(connection, Connection.readable)  # most clients have sent their request already
+
+    def _listen(self, mask: int) -> None:
+        for fd in self._listeners:
+            self._epoll.modify(fd, mask)
+
+    async def _drain_at_shutdown(self) -> None:
+        await self._shutdown.wait()
+        for listener in self._listeners.values():
+            # Who is connected already in the kernel's eyes would be reset by closing.
+            self._accept(listener, self.shared.limits.backlog)
+            self._epoll.unregister(listener)
+            listener.close()
+        self._listeners.clear()
+        self.is_draining = True
+        for connection in list(self._open.values()):
+            self._run(connection, Connection.drain)
+        self._wake()
+
+
+def _readable(connection: Connection) -> None:
+    """Also where something is wrong with the socket: reading says what."""
+    if connection.wants_to_write:
+        connection.writable()
+    connection.readable()
+
+
+def _writable(connection: Connection) -> None:
+    connection.writable()
