@@ -55,7 +55,8 @@ class WorkerConfig(Section, frozen=True):
     beats_missed_max: Annotated[int, Meta(ge=1, le=100)] = 2
     term_after_s: Annotated[float, Meta(ge=0, le=60)] = 5.0  # from Stop to SIGTERM
     kill_after_s: Annotated[float, Meta(ge=0, le=120)] = 10.0  # from Stop to SIGKILL
-    retries_max: Annotated[int, Meta(ge=0, le=10)] = 2  # a request's worker died early
+    failovers_max: Annotated[int, Meta(ge=0, le=1000)] = 3  # of a request in a row, without a token
+    quarantine_s: Annotated[float, Meta(ge=0, le=604_800)] = 3600.0  # of what crashes workers
 
 
 class RestartConfig(Section, frozen=True):

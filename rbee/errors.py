@@ -85,6 +85,7 @@ class ErrorCode(enum.StrEnum):
     BODY_TIMEOUT = "body_timeout"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    REQUEST_QUARANTINED = "request_quarantined"
     QUEUE_FULL = "queue_full"
     MODEL_UNAVAILABLE = "model_unavailable"
     DRAINING = "draining"

@@ -36,6 +36,7 @@ SHORT_TEXT_MAX: Final = 4096
 ShortText = Annotated[str, Meta(max_length=SHORT_TEXT_MAX)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 RequestId = Annotated[int, Meta(ge=1, lt=2**53)]
+TokenId = Annotated[int, Meta(ge=0, lt=2**32)]
 
 
 class Phase(enum.Enum):
@@ -73,7 +74,7 @@ class Generate(WireMessage, frozen=True, tag="generate"):
     ask: Ask
     remaining_ms: Count  # until the deadline, from when this was sent
     correlation_id: ShortText
-    resume_ids: tuple[int, ...] = ()
+    resume_ids: tuple[TokenId, ...] = ()
 
 
 class Cancel(WireMessage, frozen=True, tag="cancel"):
@@ -129,7 +130,7 @@ class Delta(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
     request_id: RequestId
     index: Count  # tokens of this answer that came before this delta: no gap, no repetition
-    token_ids: tuple[int, ...]
+    token_ids: tuple[TokenId, ...]
     text: str
     finish: FinishReason | None = None
     prompt_tokens: Count = 0  # in the first delta of a request; then 0

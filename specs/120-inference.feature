@@ -81,12 +81,6 @@ Feature: The server answers as an OpenAI client expects (R3, R5, R9, R20, R22)
     When a request for 10 tokens is sent and the worker is killed before the first token
     Then the answer is 200 with the text "0 1 2 3 4 5 6 7 8 9 "
 
-  Scenario: A stream whose worker dies ends with one error and a last word
-    Given a server with 1 worker
-    When a request for 4000 tokens is streaming
-    And the worker is killed
-    Then the stream ended with an error and "[DONE]"
-
   Scenario: One request that crashes the worker does not end its neighbours' day
     Given a server with 2 workers that will crash when asked "please crash"
     When a request with the prompt "please crash" is sent

@@ -139,7 +139,7 @@ def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log)
     pool = Pool(
         slots,
         requests_max=config.server.queue_requests_max,
-        retries_max=config.worker.retries_max,
+        limits=config.worker,
         clock=trio.current_time,
         log=log,
     )

@@ -1,55 +1,32 @@
-"""The pool: who serves whom. Owns every open request and the backlog.
+"""The pool: who serves whom. Owns every open request, and brings its answer to its sink.
 
 All its methods are synchronous and run between two awaits, so nothing changes under them.
 
 Rule 1: a request that was admitted ends by exactly one last word to its sink: a delta with
         ``finish``, or an error. Only its own face may end it silently, by `cancel`.
-Rule 2: a request whose worker died before its first token is sent again, at the head of the
-        queue, at most ``retries_max`` times. One that has begun ends with an error.
+Rule 2: a request whose worker has ended goes on at another one, behind the last token that its
+        sink was given, within its deadline: no token is lost, none comes twice (`failover.py`).
 Rule 3: what a sink does wrong is that request's end, and no other's.
+Rule 4: a request that crashes its workers ends as quarantined. Those that were beside it are
+        worked on apart until that is settled, and go on (`quarantine.py`).
 """
 
-import itertools
+import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Protocol
 
 from rbee.ask import Ask
-from rbee.errors import ErrorCode, LinkFullError, RequestError
+from rbee.config import WorkerConfig
+from rbee.errors import ErrorCode, RequestError
 from rbee.logs import Log
-from rbee.supervisor.backlog import Backlog, Rates
-from rbee.supervisor.placement import choose
-from rbee.supervisor.slot import Slot, SlotState
+from rbee.supervisor.backlog import Rates
+from rbee.supervisor.dispatch import Dispatch
+from rbee.supervisor.failover import may_be_a_requests_doing
+from rbee.supervisor.open_request import FailoverSink, OpenRequest, Sink
+from rbee.supervisor.quarantine import Quarantine, Standing
+from rbee.supervisor.slot import Slot
 from rbee.supervisor.worker import Worker, WorkerExit
 from rbee.wire import Delta, Failed, Step
-
-
-class Sink(Protocol):
-    """Where the answer to one ask goes. Must not block."""
-
-    def push(self, delta: Delta) -> None: ...
-
-    def flush(self) -> None:
-        """Send what was pushed in this turn of the receiver."""
-        ...
-
-    def fail(self, error: RequestError) -> None: ...
-
-
-@dataclass(slots=True)
-class _Open:
-    """A request that was admitted and has not ended."""
-
-    request_id: int
-    ask: Ask
-    sink: Sink
-    deadline_s: float
-    correlation_id: str
-    worker: Worker | None = None  # None: it waits in the backlog
-    sent_s: float = 0.0
-    tokens: int = 0  # delivered
-    retries: int = 0
-    is_touched: bool = False  # its sink has what was not flushed
 
 
 class Pool:
@@ -60,21 +37,19 @@ class Pool:
         slots: Iterable[Slot],
         *,
         requests_max: int,
-        retries_max: int,
+        limits: WorkerConfig,
         clock: Callable[[], float],
         log: Log,
     ) -> None:
-        self._slots: dict[str, list[Slot]] = {}
-        for slot in slots:
-            self._slots.setdefault(slot.model.name, []).append(slot)
-        self._backlog = Backlog(requests_max)
+        self._quarantine = Quarantine(secrets.token_bytes(32), limits.quarantine_s)
+        self._dispatch = Dispatch(slots, requests_max, self._quarantine, clock, self._drop)
         self._rates = Rates()
-        self._retries_max = retries_max
+        self._failovers_max = limits.failovers_max
         self._clock = clock
         self._log = log
-        self._ids = itertools.count(1)
-        self._open: dict[int, _Open] = {}
-        self._touched: list[_Open] = []
+        self._open: dict[int, OpenRequest] = {}
+        self._touched: list[OpenRequest] = []
+        self._pardons: Counter[str] = Counter()
         self._is_draining = False
 
     # --- for the faces
@@ -89,21 +64,18 @@ class Pool:
           RequestError: refused; nothing was taken.
         """
         self._check_admission(ask.model)
-        now_s = self._clock()
-        request = _Open(next(self._ids), ask, sink, now_s + remaining_s, correlation_id)
-        if self._backlog.first(ask.model) is None and self._send(request):
-            self._open[request.request_id] = request
-            return request.request_id
-        if self._backlog.is_full:
-            raise RequestError(
-                ErrorCode.QUEUE_FULL,
-                "the queue is full",
-                retry_after_s=self._rates.retry_after_s(
-                    len(self._backlog), self._capacity(ask.model)
-                ),
-            )
+        dispatch, deadline_s = self._dispatch, self._clock() + remaining_s
+        request = OpenRequest(dispatch.next_id(), ask, sink, deadline_s, correlation_id)
+        standing = dispatch.standing(request)
+        if standing is Standing.QUARANTINED:
+            raise _quarantined()
+        if standing is Standing.SUSPECT or not dispatch.send_now(request):
+            if dispatch.is_full:
+                raise self._queue_full(ask.model)
+            dispatch.wait(request, standing)
         self._open[request.request_id] = request
-        self._backlog.add(ask.model, request.request_id)
+        if standing is Standing.SUSPECT:
+            dispatch.pump(ask.model)
         return request.request_id
 
     def cancel(self, request_id: int, reason: str) -> None:
@@ -112,10 +84,7 @@ class Pool:
         if request is None:
             return
         self._log.debug("request_cancelled", correlation_id=request.correlation_id, reason=reason)
-        if request.worker is None:
-            self._backlog.remove(request.ask.model, request_id)
-        else:
-            request.worker.cancel(request_id)
+        self._dispatch.remove(request)
 
     # --- for the supervisor
 
@@ -125,7 +94,7 @@ class Pool:
 
     @property
     def queued(self) -> int:
-        return len(self._backlog)
+        return self._dispatch.queued
 
     @property
     def is_draining(self) -> bool:
@@ -138,11 +107,17 @@ class Pool:
     def fail_all(self, error: RequestError) -> None:
         """End everything that is open: the supervisor will not serve it."""
         for request in list(self._open.values()):
-            if request.worker is not None:
-                request.worker.cancel(request.request_id)
-            self._fail(request, error)
+            self._end(request, error)
 
     # --- for workers and slots
+
+    def pardons(self, slot_id: str) -> int:
+        """How many crashes of this slot were a request's doing, as far as is known by now.
+
+        Such a crash says nothing against the worker. It may be known only at a later one, so
+        the count is to be read again after each.
+        """
+        return self._pardons[slot_id]
 
     def worker_ready(self, worker: Worker) -> None:
         ready = worker.ready
@@ -152,22 +127,23 @@ class Pool:
             engine=ready.engine, device=ready.device, context_length=ready.context_length,
             batch_size=ready.batch_size, load_s=round(self._clock() - worker.started_s, 3),
         )  # fmt: skip
-        self._pump(worker.model)
+        self._dispatch.pump(worker.model)
 
     def step_done(self, worker: Worker, step: Step) -> None:
-        has_ended = False
+        sent, suspect = self._dispatch.sent, self._dispatch.suspect_at(worker)
         for delta in step.deltas:
-            request = self._open.get(delta.request_id)
+            request = sent(delta.request_id)
             if request is None:
                 continue  # cancelled by the sink of an earlier delta of this step
-            request.tokens += len(delta.token_ids)
+            told = request.course.take(delta)
             if delta.finish is not None:
-                has_ended = True
-                del self._open[delta.request_id]
-                self._rates.note(self._clock() - request.sent_s)
-            self._push(request, delta)
-        if has_ended:
-            self._pump(worker.model)
+                self._finish(request)
+            self._push(request, told)
+        if suspect is not None:
+            self._hear(suspect)
+        # Also when nothing has ended here: the last word on what was cancelled may have come.
+        if self._dispatch.has_waiting(worker.model):
+            self._dispatch.pump(worker.model)
 
     def turn_done(self) -> None:
         """All that came together was delivered: each sink it touched sends it in one go."""
@@ -180,94 +156,133 @@ class Pool:
                 self._sink_failed(request)
 
     def request_failed(self, worker: Worker, failed: Failed) -> None:
-        request = self._open.get(failed.request_id)
+        request = self._dispatch.sent(failed.request_id)
         if request is not None:
-            self._fail(request, RequestError(failed.code, failed.message, param=failed.param))
-        self._pump(worker.model)
+            self._take_out(request)
+            self._tell(request, RequestError(failed.code, failed.message, param=failed.param))
+            self._dispatch.sort(worker.model)
+        self._dispatch.pump(worker.model)
 
     def room_made(self, worker: Worker) -> None:
-        self._pump(worker.model)
+        self._dispatch.room_made(worker)
 
     def worker_gone(self, worker: Worker, ending: WorkerExit) -> None:
-        mine = [request for request in self._open.values() if request.worker is worker]
-        for request in reversed(mine):  # each goes to the head: the oldest last
-            if request.tokens == 0 and request.retries < self._retries_max:
-                request.retries += 1
-                request.worker = None
-                self._backlog.add_first(request.ask.model, request.request_id)
-            else:
-                self._fail(request, _worker_failed(request))
+        mine, cancelled = self._dispatch.take_back(worker)
+        returning = mine[::-1]  # each goes to the head of its line: the oldest last
+        if may_be_a_requests_doing(
+            was_asked=ending.was_asked, fault=ending.fault, exit_code=ending.exit_code,
+            signal=ending.signal,
+        ):  # fmt: skip
+            self._judge(worker, mine + cancelled)
+            returning = _likeliest_last(mine)
+        for request in returning:
+            if request.request_id in self._open:
+                self._fail_over(request)
         if mine:
+            go_on = sum(1 for each in mine if each.request_id in self._open)
             self._log.warning(
                 "requests_interrupted", worker=worker.worker_id, how=str(ending),
-                requests=len(mine), sent_again=sum(1 for each in mine if each.worker is None),
+                requests=len(mine), go_on=go_on,
             )  # fmt: skip
-        self._pump(worker.model)
+        self._dispatch.pump(worker.model)
 
     def slot_failed(self, slot: Slot) -> None:
         model = slot.model.name
-        if self._is_served(model):
+        if self._dispatch.is_served(model):
+            self._dispatch.pump(model)
             return
-        for request_id in self._backlog.waiting(model):
-            self._fail(self._open[request_id], _unavailable(model))
+        for request in self._dispatch.waiting(model):
+            self._end(request, _unavailable(model))
 
-    # --- inside
+    # --- admission
 
     def _check_admission(self, model: str) -> None:
         if self._is_draining:
             raise RequestError(ErrorCode.DRAINING, "the server is shutting down", retry_after_s=5.0)
-        if model not in self._slots:
+        if not self._dispatch.knows(model):
             raise RequestError(
                 ErrorCode.MODEL_NOT_FOUND,
-                f"there is no such model here; GET /v1/models lists {len(self._slots)}",
+                f"there is no such model here; GET /v1/models lists {self._dispatch.models}",
                 param="model",
             )
-        if not self._is_served(model):
+        if not self._dispatch.is_served(model):
             raise _unavailable(model)
 
-    def _is_served(self, model: str) -> bool:
-        """Whether a worker stands in some slot of the model, or will by itself."""
-        over = (SlotState.FAILED, SlotState.STOPPED)
-        return any(slot.state not in over for slot in self._slots[model])
+    def _queue_full(self, model: str) -> RequestError:
+        capacity = self._dispatch.capacity(model)
+        retry_after_s = self._rates.retry_after_s(self._dispatch.queued, capacity)
+        return RequestError(ErrorCode.QUEUE_FULL, "the queue is full", retry_after_s=retry_after_s)
 
-    def _workers(self, model: str) -> list[Worker]:
-        return [slot.worker for slot in self._slots[model] if slot.worker is not None]
+    # --- crashes
 
-    def _capacity(self, model: str) -> int:
-        return sum(worker.batch_size for worker in self._workers(model))
+    def _fail_over(self, request: OpenRequest) -> None:
+        """Put a request whose worker is gone back into its line, if it may go on."""
+        if not request.course.interrupt(self._failovers_max):
+            self._end(request, _worker_failed(request))
+            return
+        self._dispatch.wait_first(request)
+        if isinstance(request.sink, FailoverSink):
+            try:
+                request.sink.moved()
+            except Exception:  # noqa: BLE001  # rule 3
+                self._sink_failed(request)
 
-    def _send(self, request: _Open) -> bool:
-        """Give a request to a worker that has room. False: none has."""
-        worker = choose(self._workers(request.ask.model))
-        if worker is None:
-            return False
-        now_s = self._clock()
-        try:
-            worker.generate(
-                request.request_id,
-                request.ask,
-                request.deadline_s - now_s,
-                request.correlation_id,
-            )
-        except LinkFullError:
-            return False
-        request.worker = worker
-        request.sent_s = now_s
-        return True
+    def _judge(self, worker: Worker, in_work: list[OpenRequest]) -> None:
+        """Find out which request crashed the worker, as far as that can be known now."""
+        if not in_work:
+            return
+        tokens: dict[bytes, int] = {}
+        for request in in_work:
+            mark = self._dispatch.fingerprint(request)
+            tokens[mark] = max(tokens.get(mark, 0), request.course.tokens_here)
+        verdict = self._quarantine.crashed(worker.worker_id, tokens, self._clock())
+        if verdict.guilty is None:
+            return
+        self._pardons.update(verdict.explained)
+        self._log.error(
+            "request_quarantined", correlation_id=in_work[0].correlation_id,
+            fingerprint=verdict.guilty.hex()[:12], crashes=len(verdict.explained),
+        )  # fmt: skip
+        for request in (*in_work, *self._dispatch.at_workers(worker.model)):
+            if self._dispatch.fingerprint(request) == verdict.guilty:
+                self._end(request, _quarantined())
+        self._dispatch.sort(worker.model)
 
-    def _pump(self, model: str) -> None:
-        """Send what waits, as long as there is room."""
-        while (request_id := self._backlog.first(model)) is not None:
-            request = self._open[request_id]
-            if request.deadline_s <= self._clock():
-                message = "the deadline of this request passed while it waited for a worker"
-                self._fail(request, RequestError(ErrorCode.DEADLINE_EXCEEDED, message))
-            elif self._send(request):
-                self._backlog.remove(model, request_id)
-            else:
-                return
+    def _hear(self, suspect: OpenRequest) -> None:
+        """A suspect that works apart brought something: it may be cleared by now."""
+        dispatch, model = self._dispatch, suspect.ask.model
+        if suspect.worker is not None:
+            self._quarantine.brought(dispatch.fingerprint(suspect), suspect.course.tokens_here)
+        if dispatch.standing(suspect) is Standing.SUSPECT:
+            return
+        self._log.debug("suspect_cleared", correlation_id=suspect.correlation_id)
+        dispatch.sort(model)
+        if suspect.worker is not None and dispatch.has_suspects(model):
+            dispatch.withdraw(suspect)  # the next one needs the worker for itself
+        dispatch.pump(model)
 
-    def _push(self, request: _Open, delta: Delta) -> None:
+    def _drop(self, request: OpenRequest, standing: Standing) -> None:
+        if standing is Standing.QUARANTINED:
+            self._end(request, _quarantined())
+        else:
+            message = "the deadline of this request passed while it waited for a worker"
+            self._end(request, RequestError(ErrorCode.DEADLINE_EXCEEDED, message))
+
+    # --- words to sinks
+
+    def _finish(self, request: OpenRequest) -> None:
+        self._take_out(request)
+        if not request.course.failovers:
+            self._rates.note(self._clock() - request.sent_s)
+
+    def _take_out(self, request: OpenRequest) -> None:
+        """The worker has said its last word on it, and lives: this is no request that kills."""
+        del self._open[request.request_id]
+        self._dispatch.finish(request)
+        if request.fingerprint is not None:
+            self._quarantine.ended(request.fingerprint)
+
+    def _push(self, request: OpenRequest, delta: Delta) -> None:
         if not request.is_touched:
             request.is_touched = True
             self._touched.append(request)
@@ -276,30 +291,45 @@ class Pool:
         except Exception:  # noqa: BLE001  # rule 3
             self._sink_failed(request)
 
-    def _sink_failed(self, request: _Open) -> None:
+    def _sink_failed(self, request: OpenRequest) -> None:
         """Called where the exception is handled: the log has its place."""
         self._log.error("sink_failed", correlation_id=request.correlation_id, exc_info=True)
         self.cancel(request.request_id, "its sink failed")
         self._tell(request, RequestError(ErrorCode.INTERNAL_ERROR, "an internal error"))
 
-    def _fail(self, request: _Open, error: RequestError) -> None:
-        self._open.pop(request.request_id, None)
-        self._backlog.remove(request.ask.model, request.request_id)
-        self._tell(request, error)
+    def _end(self, request: OpenRequest, error: RequestError) -> None:
+        """End a request with an error, wherever it is. Nothing happens to one that is over."""
+        if self._open.pop(request.request_id, None) is not None:
+            self._dispatch.remove(request)
+            self._tell(request, error)
 
-    def _tell(self, request: _Open, error: RequestError) -> None:
+    def _tell(self, request: OpenRequest, error: RequestError) -> None:
         try:
             request.sink.fail(error)
         except Exception:  # noqa: BLE001  # rule 3
             self._log.error("sink_failed", correlation_id=request.correlation_id, exc_info=True)
 
 
-def _worker_failed(request: _Open) -> RequestError:
-    if request.tokens:
-        message = "the worker that generated this answer ended; the answer is not complete"
-    else:
-        message = f"{request.retries + 1} workers in a row ended on this request"
+def _likeliest_last(suspects: list[OpenRequest]) -> list[OpenRequest]:
+    """Each goes to the head of its line, so the last is the first that works apart.
+
+    That is the one which had brought the fewest tokens when the worker ended, of those the
+    newest: if it is guilty it is found at once, and the others need not be heard.
+    """
+    return sorted(suspects, key=lambda request: -request.course.tokens_here)
+
+
+def _worker_failed(request: OpenRequest) -> RequestError:
+    workers = request.course.failovers_in_a_row + 1
+    message = f"{workers} workers in a row ended on this request without bringing a token"
     return RequestError(ErrorCode.WORKER_FAILED, message, retry_after_s=2.0)
+
+
+def _quarantined() -> RequestError:
+    return RequestError(
+        ErrorCode.REQUEST_QUARANTINED,
+        "this request has crashed its worker more than once; it is not worked on for some time",
+    )
 
 
 def _unavailable(model: str) -> RequestError:

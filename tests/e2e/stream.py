@@ -15,6 +15,7 @@ class Stream:
     Args:
       is_streamed: whether the body asks for a stream; its events are taken apart then.
       reads: False: a client that asks and then reads nothing.
+      headers: beside the content type.
     """
 
     def __init__(
@@ -25,6 +26,7 @@ class Stream:
         *,
         is_streamed: bool = True,
         reads: bool = True,
+        headers: dict[str, str] | None = None,
     ) -> None:
         self.status: int | None = None
         self.headers: dict[str, str] = {}
@@ -35,7 +37,7 @@ class Stream:
         self._is_streamed = is_streamed
         self._connection = Stream.connect(url, None if reads else 4096)
         payload = {**body, "stream": True} if is_streamed else body
-        headers = {"content-type": "application/json"}
+        headers = {**(headers or {}), "content-type": "application/json"}
         self._connection.request("POST", path, json.dumps(payload), headers)
         self._socket: socket.socket = self._connection.sock
         self._thread = threading.Thread(target=self._read if reads else int, daemon=True)

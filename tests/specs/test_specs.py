@@ -7,12 +7,18 @@ import pytest
 
 from tests.specs.inference_steps import STEPS as INFERENCE
 from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
+from tests.specs.recovery_steps import STEPS as RECOVERY
 from tests.specs.resource_steps import STEPS as RESOURCES
 from tests.specs.runner import NoSuchStepError, Scenario, Steps, load_scenarios
 from tests.specs.world import World
 
 ALL = Steps()
-ALL._steps = {**LIFECYCLE._steps, **INFERENCE._steps, **RESOURCES._steps}
+ALL._steps = {
+    **LIFECYCLE._steps,
+    **INFERENCE._steps,
+    **RECOVERY._steps,
+    **RESOURCES._steps,
+}
 SCENARIOS = load_scenarios()
 
 

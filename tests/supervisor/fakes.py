@@ -161,7 +161,7 @@ class FakeChild:
                 self.end(None)
 
     async def _answer(self, ask: Generate) -> None:
-        for index in range(self.answer):
+        for index in range(len(ask.resume_ids), self.answer):
             await trio.sleep(1)
             if ask.request_id in self._cancelled:
                 return

@@ -55,14 +55,14 @@ class Collected:
 
 @asynccontextmanager
 async def pool_of(
-    *children: FakeChild, slots: int = 1, requests_max: int = 100, retries_max: int = 2
+    *children: FakeChild, slots: int = 1, requests_max: int = 100, failovers_max: int = 3
 ) -> AsyncIterator[tuple[Pool, FakeLaunch, list[Slot]]]:
     launch = FakeLaunch(*children)
     places = [Slot(plan(f"m-{number}")) for number in range(slots)]
     pool = Pool(
         places,
         requests_max=requests_max,
-        retries_max=retries_max,
+        limits=WorkerConfig(failovers_max=failovers_max),
         clock=trio.current_time,
         log=NoLog(),
     )
@@ -126,31 +126,9 @@ async def test_a_full_queue_refuses_and_says_when_to_come_back(autojump_clock: M
         assert refused.value.retry_after_s == 1
 
 
-async def test_a_request_whose_worker_dies_before_its_first_token_is_sent_again(
-    autojump_clock: MockClock,
-) -> None:
-    async with pool_of(FakeChild(answers=False, exit_after_s=5, signal=9)) as (pool, launch, _):
-        sinks = [submit(pool)[0] for _ in range(3)]
-        await trio.sleep(20)
-        assert [sink.text for sink in sinks] == ["0 1 2 "] * 3
-        again = [m.request_id for m in launch.launched[1].got if isinstance(m, Generate)]
-        assert again == [1, 2, 3]
-
-
-async def test_a_request_whose_worker_dies_in_mid_stream_ends_with_one_error(
-    autojump_clock: MockClock,
-) -> None:
-    async with pool_of(FakeChild(answer=10, exit_after_s=5, signal=9)) as (pool, _, _slots):
-        sink, _ = submit(pool)
-        await trio.sleep(20)
-        assert sink.text == "0 1 2 3 "
-        assert sink.error is not None
-        assert sink.error.code is ErrorCode.WORKER_FAILED
-
-
 async def test_a_request_that_no_worker_survives_is_given_up(autojump_clock: MockClock) -> None:
     children = [FakeChild(answers=False, exit_after_s=5, signal=9) for _ in range(4)]
-    async with pool_of(*children, retries_max=2) as (pool, launch, _slots):
+    async with pool_of(*children, failovers_max=2) as (pool, launch, _slots):
         sink, _ = submit(pool)
         await trio.sleep(100)
         assert sink.error is not None
@@ -266,7 +244,7 @@ async def test_an_unknown_model_is_refused(autojump_clock: MockClock) -> None:
 async def test_workers_killed_without_end_lose_no_request(autojump_clock: MockClock) -> None:
     children = [FakeChild(exit_after_s=7, signal=9, batch_size=4) for _ in range(40)]
     restart_free = [FakeChild(batch_size=4)]
-    async with pool_of(*children, *restart_free, slots=2, retries_max=10) as (pool, _, slots):
+    async with pool_of(*children, *restart_free, slots=2, failovers_max=10) as (pool, _, slots):
         sinks: list[Collected] = []
         for _ in range(40):
             sinks.append(submit(pool)[0])
@@ -276,10 +254,7 @@ async def test_workers_killed_without_end_lose_no_request(autojump_clock: MockCl
         await trio.sleep(300)
         assert all(sink.is_over for sink in sinks)
         assert pool.open_requests == 0
-        complete = [sink for sink in sinks if sink.error is None]
-        assert all(sink.text == "0 1 2 " for sink in complete)
-        broken = [sink for sink in sinks if sink.error is not None]
-        assert all(sink.deltas for sink in broken), "only what had begun may end with an error"
+        assert [sink.text for sink in sinks if sink.error is None] == ["0 1 2 "] * 40
 
 
 async def test_an_answer_that_was_complete_when_its_worker_died_is_complete(

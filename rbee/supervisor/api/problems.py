@@ -44,6 +44,7 @@ PROBLEMS: Final[Mapping[ErrorCode, Problem]] = {
     ErrorCode.BODY_TIMEOUT: Problem(408, _INVALID),
     ErrorCode.BODY_TOO_LARGE: Problem(413, _INVALID),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: Problem(415, _INVALID),
+    ErrorCode.REQUEST_QUARANTINED: Problem(422, _INVALID),
     ErrorCode.QUEUE_FULL: Problem(429, "rate_limit_error"),
     # Nobody is left to read it: it stands in the log only.
     ErrorCode.SLOW_CLIENT: Problem(408, _INVALID),

@@ -1,0 +1,286 @@
+"""Who works on what: the requests that wait, those at each worker, and who works apart.
+
+All methods are synchronous. What is decided here is who gets what next; what becomes of a
+request (its answer, its errors) is the pool's.
+
+Rule 1: requests wait in two lines. Suspects (`quarantine.py`) are sent to workers that have
+        nothing else, and such a worker gets nothing else until its suspect is cleared.
+Rule 2: while suspects wait, one worker is kept for them: the first that is idle; if none is and
+        no other is coming, the one with the fewest requests, which will be idle when they end.
+Rule 3: a request counts as being at a worker until that has said its last word on it, also when
+        it was cancelled: it may still be what crashes it.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from rbee.errors import LinkFullError
+from rbee.supervisor.backlog import Backlog
+from rbee.supervisor.lifecycle import TAKES_REQUESTS
+from rbee.supervisor.open_request import OpenRequest
+from rbee.supervisor.placement import choose, choose_idle
+from rbee.supervisor.quarantine import Quarantine, Standing
+from rbee.supervisor.slot import Slot, SlotState
+from rbee.supervisor.worker import Worker
+
+_OVER: Final = (SlotState.FAILED, SlotState.STOPPED)
+
+
+class Dispatch:
+    """Places requests on workers.
+
+    Args:
+      drop: ends a request that can no longer be sent: its deadline has passed, or it is in
+        quarantine. Called from `pump`.
+    """
+
+    def __init__(
+        self,
+        slots: Iterable[Slot],
+        requests_max: int,
+        quarantine: Quarantine,
+        clock: Callable[[], float],
+        drop: Callable[[OpenRequest, Standing], None],
+    ) -> None:
+        self._slots: dict[str, list[Slot]] = {}
+        for slot in slots:
+            self._slots.setdefault(slot.model.name, []).append(slot)
+        self._common = Backlog(requests_max)
+        self._apart = Backlog(requests_max)
+        self._quarantine = quarantine
+        self._clock = clock
+        self._drop = drop
+        self._ids = itertools.count(1)
+        self._waiting: dict[int, OpenRequest] = {}
+        self._sent: dict[int, OpenRequest] = {}  # by wire id
+        self._at: dict[Worker, dict[int, OpenRequest]] = {}  # as above, in order of sending
+        self._leaving: dict[Worker, list[OpenRequest]] = {}  # cancelled there
+        self._kept: set[Worker] = set()  # for suspects
+
+    def next_id(self) -> int:
+        return next(self._ids)
+
+    # --- what there is
+
+    @property
+    def queued(self) -> int:
+        return len(self._common) + len(self._apart)
+
+    @property
+    def is_full(self) -> bool:
+        return self._common.is_full
+
+    @property
+    def models(self) -> int:
+        return len(self._slots)
+
+    def knows(self, model: str) -> bool:
+        return model in self._slots
+
+    def is_served(self, model: str) -> bool:
+        """Whether a worker stands in some slot of the model, or will by itself."""
+        return any(slot.state not in _OVER for slot in self._slots[model])
+
+    def capacity(self, model: str) -> int:
+        return sum(worker.batch_size for worker in self._workers(model))
+
+    def sent(self, wire_id: int) -> OpenRequest | None:
+        return self._sent.get(wire_id)
+
+    def waiting(self, model: str) -> list[OpenRequest]:
+        ids = (*self._apart.waiting(model), *self._common.waiting(model))
+        return [self._waiting[request_id] for request_id in ids]
+
+    def at_workers(self, model: str) -> list[OpenRequest]:
+        return [each for each in self._sent.values() if each.ask.model == model]
+
+    def has_waiting(self, model: str) -> bool:
+        return self._common.first(model) is not None or self._apart.first(model) is not None
+
+    def has_suspects(self, model: str) -> bool:
+        """Whether some wait to work apart."""
+        return self._apart.first(model) is not None
+
+    def standing(self, request: OpenRequest) -> Standing:
+        """What is held against a request. Fingerprints are taken only while something is."""
+        now_s = self._clock()
+        if self._quarantine.is_empty(now_s):
+            return Standing.CLEAR
+        return self._quarantine.standing(self.fingerprint(request), now_s)
+
+    def fingerprint(self, request: OpenRequest) -> bytes:
+        if request.fingerprint is None:
+            request.fingerprint = self._quarantine.fingerprint(request.ask)
+        return request.fingerprint
+
+    def suspect_at(self, worker: Worker) -> OpenRequest | None:
+        """Who works apart there."""
+        if worker not in self._kept:
+            return None
+        here = self._at.get(worker, {}).values()
+        return next((each for each in here if self.standing(each) is Standing.SUSPECT), None)
+
+    # --- what comes and goes
+
+    def send_now(self, request: OpenRequest) -> bool:
+        """Send a new request past the queue, where nobody is in it and a worker has room."""
+        model = request.ask.model
+        if self._common.first(model) is not None:
+            return False
+        worker = self._choose(model)
+        return worker is not None and self._send(request, worker)
+
+    def wait(self, request: OpenRequest, standing: Standing) -> None:
+        self._line(standing).add(request.ask.model, request.request_id)
+        self._waiting[request.request_id] = request
+
+    def wait_first(self, request: OpenRequest) -> None:
+        """Put one at the head of its line that had its turn."""
+        line = self._line(self.standing(request))
+        line.add_first(request.ask.model, request.request_id)
+        self._waiting[request.request_id] = request
+
+    def finish(self, request: OpenRequest) -> None:
+        """The worker has said its last word on it."""
+        self._take_off(request)
+
+    def remove(self, request: OpenRequest) -> None:
+        """Take a request out, wherever it is: its worker is told to stop."""
+        worker = request.worker
+        if worker is None:
+            self._stop_waiting(request)
+        else:
+            self._take_off(request)
+            self._leaving.setdefault(worker, []).append(request)
+            worker.cancel(request.wire_id)
+        if self._kept:  # it may be what a worker was kept for
+            self.pump(request.ask.model)
+
+    def withdraw(self, request: OpenRequest) -> None:
+        """Take a request away from its worker, to go on later."""
+        worker = request.worker
+        assert worker is not None, "it is at no worker"
+        self._take_off(request)
+        self._leaving.setdefault(worker, []).append(request)
+        worker.cancel(request.wire_id)
+        self.wait_first(request)
+
+    def room_made(self, worker: Worker) -> None:
+        """The worker has said its last word on something that was cancelled."""
+        if worker.open_requests <= len(self._at.get(worker, ())):
+            self._leaving.pop(worker, None)
+        self.pump(worker.model)
+
+    def take_back(self, worker: Worker) -> tuple[list[OpenRequest], list[OpenRequest]]:
+        """The worker is gone.
+
+        Returns:
+          The requests that were at it, oldest sending first; and those that had been cancelled.
+        """
+        mine = list(self._at.pop(worker, {}).values())
+        for request in mine:
+            del self._sent[request.wire_id]
+            request.worker = None
+        self._kept.discard(worker)
+        return mine, self._leaving.pop(worker, [])
+
+    def sort(self, model: str) -> None:
+        """Suspects were cleared: those that wait apart go to the head of the common line."""
+        for request_id in sorted(self._apart.waiting(model), reverse=True):
+            if self.standing(self._waiting[request_id]) is Standing.CLEAR:
+                self._apart.remove(model, request_id)
+                self._common.add_first(model, request_id)
+
+    # --- who gets what next
+
+    def pump(self, model: str) -> None:
+        """Send what waits, as long as there is room."""
+        if self._kept or self._apart.first(model) is not None:
+            self._pump_apart(model)
+        while (request := self._next(self._common, model)) is not None:
+            standing = self.standing(request)
+            if standing is Standing.SUSPECT:
+                self._stop_waiting(request)
+                self.wait(request, standing)
+                self._pump_apart(model)
+                continue
+            worker = self._choose(model)
+            if worker is None or not self._send(request, worker):
+                return
+
+    def _pump_apart(self, model: str) -> None:
+        """Give each idle worker one suspect, and keep one for those that still wait."""
+        workers = self._workers(model)
+        while (request := self._next(self._apart, model)) is not None:
+            worker = choose_idle(workers)
+            if worker is None or not self._send(request, worker):
+                break
+            self._kept.add(worker)
+        mine = [worker for worker in workers if worker in self._kept]
+        if self._apart.first(model) is None:
+            self._kept.difference_update(each for each in mine if self.suspect_at(each) is None)
+        elif not mine and not self._is_coming(model):
+            loaded = (worker for worker in workers if worker.state in TAKES_REQUESTS)
+            fewest = min(loaded, key=lambda worker: worker.open_requests, default=None)
+            if fewest is not None:
+                self._kept.add(fewest)
+
+    def _next(self, line: Backlog, model: str) -> OpenRequest | None:
+        """The first in the line that may be sent."""
+        while (request_id := line.first(model)) is not None:
+            request = self._waiting[request_id]
+            standing = self.standing(request)
+            if request.deadline_s > self._clock() and standing is not Standing.QUARANTINED:
+                return request
+            self._stop_waiting(request)
+            self._drop(request, standing)
+        return None
+
+    def _choose(self, model: str) -> Worker | None:
+        workers = self._workers(model)
+        if self._kept:
+            return choose(worker for worker in workers if worker not in self._kept)
+        return choose(workers)
+
+    def _send(self, request: OpenRequest, worker: Worker) -> bool:
+        """False: its link takes nothing now."""
+        now_s = self._clock()
+        wire_id = self.next_id() if request.wire_id else request.request_id
+        resume_ids = request.course.send()
+        remaining_s = request.deadline_s - now_s
+        try:
+            worker.generate(wire_id, request.ask, remaining_s, request.correlation_id, resume_ids)
+        except LinkFullError:
+            return False
+        self._stop_waiting(request)
+        request.worker, request.wire_id, request.sent_s = worker, wire_id, now_s
+        self._sent[wire_id] = request
+        self._at.setdefault(worker, {})[wire_id] = request
+        return True
+
+    def _take_off(self, request: OpenRequest) -> None:
+        assert request.worker is not None, "it is at no worker"
+        del self._sent[request.wire_id]
+        del self._at[request.worker][request.wire_id]
+        request.worker = None
+
+    def _stop_waiting(self, request: OpenRequest) -> None:
+        if self._waiting.pop(request.request_id, None) is not None:
+            model = request.ask.model
+            if not self._common.remove(model, request.request_id):
+                self._apart.remove(model, request.request_id)
+
+    def _line(self, standing: Standing) -> Backlog:
+        return self._apart if standing is Standing.SUSPECT else self._common
+
+    def _workers(self, model: str) -> list[Worker]:
+        return [slot.worker for slot in self._slots[model] if slot.worker is not None]
+
+    def _is_coming(self, model: str) -> bool:
+        """Whether a slot of the model is being filled."""
+        return any(
+            slot.state not in _OVER
+            and (slot.worker is None or slot.worker.state not in TAKES_REQUESTS)
+            for slot in self._slots[model]
+        )

@@ -1,0 +1,50 @@
+"""A request that was admitted and has not ended, and where its answer goes."""
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from rbee.ask import Ask
+from rbee.errors import RequestError
+from rbee.supervisor.failover import Course
+from rbee.supervisor.worker import Worker
+from rbee.wire import Delta
+
+
+class Sink(Protocol):
+    """Where the answer to one ask goes. Must not block."""
+
+    def push(self, delta: Delta) -> None: ...
+
+    def flush(self) -> None:
+        """Send what was pushed in this turn of the receiver."""
+        ...
+
+    def fail(self, error: RequestError) -> None: ...
+
+
+@runtime_checkable
+class FailoverSink(Protocol):
+    """A sink that wants to know how often its answer changed workers."""
+
+    def moved(self) -> None:
+        """The worker has ended; another goes on. Nothing that was pushed comes again."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class OpenRequest:
+    """What the pool knows of a request. Written by `Pool` and `Dispatch` alone."""
+
+    request_id: int
+    ask: Ask
+    sink: Sink
+    deadline_s: float
+    correlation_id: str
+    course: Course = field(default_factory=Course)
+    fingerprint: bytes | None = None  # None: nobody wanted it yet
+    worker: Worker | None = None  # None: it waits
+    # Its number on the link: one for each sending, as the worker that it was taken away from
+    # may not have forgotten it yet when it is sent there again.
+    wire_id: int = 0
+    sent_s: float = 0.0
+    is_touched: bool = False  # its sink has what was not flushed
