@@ -31,6 +31,7 @@ class ServerConfig(Section, frozen=True):
 
     bind: str = "127.0.0.1:7233"  # 7233 spells rbee; [::1]:7233 for IPv6
     run_dir: str = ""  # "": $XDG_RUNTIME_DIR/rbee, else /run/rbee for root, else /tmp/rbee-UID
+    state_dir: str = ""  # for crash reports; "": $STATE_DIRECTORY, else see docs/recovery.md
     allowed_hosts: tuple[str, ...] = ()  # Host names taken beside loopback names
     body_bytes_max: Annotated[int, Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Seconds = 30.0  # a request's body must have come by then
@@ -67,6 +68,8 @@ class RestartConfig(Section, frozen=True):
     jitter: Annotated[float, Meta(ge=0, le=0.5)] = 0.1  # part of the delay, either way
     failures_max: Annotated[int, Meta(ge=1, le=1000)] = 3  # restarts in a row, then failed
     forget_after_s: Seconds = 300.0  # of good service
+    cooldown_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0  # then one trial; 0: never
+    on_hopeless: Literal["stay", "exit"] = "stay"  # when every slot has failed for good
 
 
 class LogConfig(Section, frozen=True):

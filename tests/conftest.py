@@ -1,6 +1,8 @@
 """What all tests share: assertions of the helpers explain themselves."""
 
 import signal
+import tempfile
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -15,5 +17,18 @@ settings.load_profile("repeatable")
 # all that the tests start: nothing could be stopped by Ctrl-C then.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _state_of_its_own() -> Iterator[None]:
+    """Crash reports of servers under test go nowhere else."""
+    with (
+        tempfile.TemporaryDirectory(prefix="rbee-state-") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.delenv("STATE_DIRECTORY", raising=False)
+        patch.setenv("XDG_STATE_HOME", folder)
+        yield
+
 
 pytest.register_assert_rewrite("tests.e2e", "tests.specs", "tests.supervisor", "tests.engine")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from rbee import __version__
-from rbee.cli import chat, configuration, doctor, serve, status, version, workers
+from rbee.cli import chat, configuration, crashes, doctor, serve, status, version, workers
 from rbee.cli.endings import ReaderGoneError, UsageError
 from rbee.cli.terminal import is_terminal, printable
 
@@ -50,6 +50,14 @@ Examples:
   rbee workers list
   rbee workers restart bee-tiny-0
   rbee workers stop bee-tiny-0
+  rbee workers reset
+"""
+
+_CRASHES_EXAMPLES = """\
+Examples:
+  rbee crashes list
+  rbee crashes show
+  rbee crashes show --json | jq '.stacks[]'
 """
 
 _CONFIG_EXAMPLES = """\
@@ -89,11 +97,18 @@ def build_app() -> App:
     app.command(doctor.doctor, help_epilogue=_DOCTOR_EXAMPLES)
     app.command(version.version, help_epilogue="")
     group = App(
-        name="workers", help="List, restart or stop workers.", help_epilogue=_WORKERS_EXAMPLES
+        name="workers",
+        help="List, restart, stop or reset workers.",
+        help_epilogue=_WORKERS_EXAMPLES,
     )
     group.command(workers.list_workers, name="list")
     group.command(workers.restart)
     group.command(workers.stop)
+    group.command(workers.reset)
+    app.command(group)
+    group = App(name="crashes", help="See why workers failed.", help_epilogue=_CRASHES_EXAMPLES)
+    group.command(crashes.list_crashes, name="list")
+    group.command(crashes.show)
     app.command(group)
     group = App(
         name="config", help="Check or show the configuration.", help_epilogue=_CONFIG_EXAMPLES

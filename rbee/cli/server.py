@@ -28,7 +28,13 @@ class WorkerRow(msgspec.Struct, frozen=True):
     state: str = ""
     pid: int | None = None
     restarts: int = 0
+    failures: int = 0
     last_failure: str = ""
+    cause: str = ""
+    breaker: str = ""
+    remedy: str = ""
+    verdict: str | None = None
+    concern: str = ""
     retry_in_s: float | None = None
     uptime_s: float | None = None
     phase: str | None = None
@@ -39,6 +45,16 @@ class WorkerRow(msgspec.Struct, frozen=True):
     batch_size: int | None = None
     rss_bytes: int | None = None
     vram_bytes: int | None = None
+
+
+class CrashRow(msgspec.Struct, frozen=True):
+    """What the list of crash reports shows of one."""
+
+    id: str
+    time: str = ""
+    slot: str = ""
+    cause: str = ""
+    how: str = ""
 
 
 class Server:
@@ -78,8 +94,26 @@ class Server:
         """The answer of ``GET /v1/rbee/workers``, as it came."""
         return self._get("/v1/rbee/workers")
 
+    def crashes(self) -> Json:
+        """The answer of ``GET /v1/rbee/crashes``, as it came."""
+        return self._get("/v1/rbee/crashes")
+
+    def crash(self, crash_id: str) -> Json:
+        """One crash report.
+
+        Raises:
+          UsageError: there is none of that id; names those that are.
+        """
+        known = [row.id for row in crash_rows(self.crashes())]
+        if crash_id not in known:
+            raise UsageError(
+                f"no crash report {crash_id!r} at {self.url}; reports are: "
+                f"{', '.join(known) or 'none'}"
+            )
+        return self._get(f"/v1/rbee/crashes/{crash_id}")
+
     def command_worker(self, slot: str, command: str) -> None:
-        """Restart or stop the worker of a slot.
+        """Restart, stop or reset the worker of a slot.
 
         Raises:
           UsageError: there is no such slot; names those that are.
@@ -171,6 +205,18 @@ def worker_rows(answer: Json) -> list[WorkerRow]:
         return msgspec.convert(answer.get("workers"), list[WorkerRow])
     except msgspec.ValidationError as error:
         raise UnreachableError(f"the server's workers are of another kind: {error}") from error
+
+
+def crash_rows(answer: Json) -> list[CrashRow]:
+    """The reports in the answer of ``GET /v1/rbee/crashes``, the newest first.
+
+    Raises:
+      UnreachableError: it is not such an answer.
+    """
+    try:
+        return msgspec.convert(answer.get("crashes"), list[CrashRow])
+    except msgspec.ValidationError as error:
+        raise UnreachableError(f"the server's crashes are of another kind: {error}") from error
 
 
 def _json_of(response: httpx2.Response) -> Json:

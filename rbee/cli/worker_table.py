@@ -41,8 +41,12 @@ def make_table(rows: Sequence[WorkerRow], width_max: int | None = None) -> Table
         list(_COLUMNS),
         [[printable_line(column.cell(row)) for column in _COLUMNS] for row in rows],
     )
-    if not any(row.vram_bytes for row in rows):
-        table = table.without("VRAM")
+    for title, is_told in (
+        ("VRAM", any(row.vram_bytes for row in rows)),
+        ("BREAKER", any(row.breaker not in ("", "closed") for row in rows)),
+    ):
+        if not is_told:
+            table = table.without(title)
     for title in _LEAVE_OUT:
         if width_max is None or table.width() <= width_max:
             break
@@ -59,7 +63,9 @@ def aligned(table: Table) -> list[str]:
 
 def remarks(rows: Sequence[WorkerRow]) -> list[str]:
     """One line for each slot that is not well, with why."""
-    return [_remark(row) for row in rows if row.last_failure and row.state not in {"ready", "busy"}]
+    unwell = [row for row in rows if row.last_failure and row.state not in {"ready", "busy"}]
+    slow = [row for row in rows if row.concern]
+    return [*map(_remark, unwell), *map(_concern, slow)]
 
 
 def bytes_text(count: int | None) -> str:
@@ -97,8 +103,14 @@ def _line(cells: Sequence[str], widths: Sequence[int], columns: Sequence[Column]
 
 
 def _remark(row: WorkerRow) -> str:
+    cause = f" ({row.cause})" if row.cause else ""
     retry = f"; next try in {row.retry_in_s:.1f} s" if row.retry_in_s is not None else ""
-    return printable_line(f"{row.slot} is {row.state}: {row.last_failure}{retry}")
+    then = f"; {row.remedy}; then: rbee workers reset {row.slot}" if row.remedy else ""
+    return printable_line(f"{row.slot} is {row.state}: {row.last_failure}{cause}{retry}{then}")
+
+
+def _concern(row: WorkerRow) -> str:
+    return printable_line(f"{row.slot} is {row.verdict}: {row.concern}")
 
 
 def _phase(row: WorkerRow) -> str:
@@ -126,6 +138,7 @@ _COLUMNS: Final = (
     Column("TOKENS", lambda row: str(row.tokens), is_number=True),
     Column("BEAT", _beat, is_number=True),
     Column("RESTARTS", lambda row: str(row.restarts), is_number=True),
+    Column("BREAKER", lambda row: row.breaker or NOTHING),
     Column("MEMORY", lambda row: bytes_text(row.rss_bytes), is_number=True),
     Column("VRAM", lambda row: bytes_text(row.vram_bytes), is_number=True),
     Column("UPTIME", lambda row: duration_text(row.uptime_s), is_number=True),
@@ -133,5 +146,5 @@ _COLUMNS: Final = (
 # The first to go is the one that the others tell best: a slot's name begins with its model's.
 _LEAVE_OUT: Final = (
     "MODEL", "ENGINE", "UPTIME", "TOKENS", "BEAT", "PHASE", "VRAM", "MEMORY", "PID", "RESTARTS",
-    "REQUESTS",
+    "REQUESTS", "BREAKER",
 )  # fmt: skip

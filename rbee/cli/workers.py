@@ -38,6 +38,27 @@ def stop(slot: str, /, *, url: Url = None) -> int:
     return 0
 
 
+def reset(slot: str | None = None, /, *, url: Url = None) -> int:
+    """Forget the failures of a slot, and fill it now if it waits or has failed.
+
+    Args:
+      slot: As `rbee status` names it, such as bee-tiny-0; without it, every slot that has failures.
+    """
+    from rbee.cli.server import Server, worker_rows
+
+    address = server_url(url)
+    if slot is not None:
+        _command(slot, "reset", address)
+        put(f"{slot}: reset")
+        return 0
+    with Server(address) as server:
+        failed = [row.slot for row in worker_rows(server.workers()) if row.failures]
+        for each in failed:
+            server.command_worker(each, "reset")
+    put("\n".join(f"{each}: reset" for each in failed) or "no slot has failures")
+    return 0
+
+
 def _command(slot: str, command: str, url: str) -> None:
     from rbee.cli.server import Server
 

@@ -29,10 +29,13 @@ from rbee.supervisor.api.app import make_face
 from rbee.supervisor.bind import Bind, check_bind, parse_bind
 from rbee.supervisor.catalogue import plan_workers
 from rbee.supervisor.cgroup import own_places
+from rbee.supervisor.crashes import Crashes, default_state_dir
 from rbee.supervisor.descriptors import check_descriptors, raise_descriptor_limit
 from rbee.supervisor.devices import survey_gpus
+from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.http_server import HttpLimits, bind_sockets, serve_http
 from rbee.supervisor.instance import Instance
+from rbee.supervisor.last_lines import LastLines
 from rbee.supervisor.launch import Launcher
 from rbee.supervisor.limits import limits_of
 from rbee.supervisor.operations import Operations
@@ -57,7 +60,7 @@ def serve(config: Config) -> int:
     """Run the supervisor until a signal ends it.
 
     Returns:
-      The exit code: 0 after a clean shutdown.
+      The exit code: 0 after a clean shutdown, UNAVAILABLE where no slot could serve any more.
 
     Raises:
       RbeeError: it cannot start: configuration, address or run directory.
@@ -95,7 +98,7 @@ def serve(config: Config) -> int:
             for each in sockets:
                 each.close()
     log.info("supervisor_stopped", pid=os.getpid())
-    return ExitCode.OK
+    return ExitCode.UNAVAILABLE if house.hopeless.is_set() else ExitCode.OK
 
 
 def _calm_collector() -> None:
@@ -131,6 +134,7 @@ class _House:
     surroundings: Surroundings
     drain_asked: trio.Event  # the first signal came
     hurry: trio.Event  # the second
+    hopeless: trio.Event  # no slot will be ready any more, and that is to be our end
     log: Log
 
 
@@ -143,17 +147,38 @@ def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log)
         clock=trio.current_time,
         log=log,
     )
-    hurry = trio.Event()
+    drain_asked, hurry, hopeless = trio.Event(), trio.Event(), trio.Event()
+    lines = LastLines(log)
+    crashes = _open_crashes(config, log)
+
+    def note_failed(_slot: Slot) -> None:
+        if config.restart.on_hopeless == "exit" and all(slot.is_hopeless for slot in slots):
+            log.error("hopeless", reason="every slot has failed for good: [restart] on_hopeless")
+            hopeless.set()
+            drain_asked.set()
+
+    custody = outside.instance.custody
     surroundings = Surroundings(
-        launch=Launcher(outside.links, config.worker, hurry, log, custody=outside.instance.custody),
+        launch=Launcher(outside.links, config.worker, hurry, lines, custody=custody),
         worker=config.worker,
         restart=config.restart,
         delivery=pool,
         chance=random.Random(),  # noqa: S311  # spreads delays; no secret hangs on it
-        log=log,
+        log=lines,
+        evidence=CrashRecorder(lines, crashes, survey_gpus),
+        slot_failed=note_failed,
     )
-    operations = Operations(slots, pool, trio.current_time, int(time.time()))
-    return _House(config, outside, slots, pool, operations, surroundings, trio.Event(), hurry, log)
+    operations = Operations(slots, pool, crashes, trio.current_time, int(time.time()))
+    return _House(
+        config, outside, slots, pool, operations, surroundings, drain_asked, hurry, hopeless, log
+    )
+
+
+def _open_crashes(config: Config, log: Log) -> Crashes:
+    state_dir = Path(config.server.state_dir) if config.server.state_dir else default_state_dir()
+    crashes = Crashes(state_dir.absolute(), log)
+    crashes.load()
+    return crashes
 
 
 async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.breaker import BreakerState
+from rbee.supervisor.crashes import Crashes
 from rbee.supervisor.lifecycle import TAKES_REQUESTS, WorkerState
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.slot import Slot, SlotState
-from rbee.supervisor.views import ModelView, Readiness, WorkerView
+from rbee.supervisor.views import BreakerView, CrashView, ModelView, Readiness, WorkerView
 from rbee.supervisor.worker import Worker
 from rbee.wire import Phase
 
@@ -15,10 +17,16 @@ class Operations:
     """Reads the state of slots and pool; writes none but by the operator's wish."""
 
     def __init__(
-        self, slots: Sequence[Slot], pool: Pool, clock: Callable[[], float], created_s: int
+        self,
+        slots: Sequence[Slot],
+        pool: Pool,
+        crashes: Crashes,
+        clock: Callable[[], float],
+        created_s: int,
     ) -> None:
         self._slots = slots
         self._pool = pool
+        self._crashes = crashes
         self._clock = clock
         self._created_s = created_s
         self._has_started = False
@@ -69,6 +77,41 @@ class Operations:
     def stop_worker(self, slot: str) -> None:
         self._slot(slot).stop()
 
+    def reset_worker(self, slot: str) -> None:
+        self._slot(slot).reset()
+
+    def breakers(self) -> list[BreakerView]:
+        """Those that are not closed: one for each model and cause."""
+        now_s = self._clock()
+        found: dict[tuple[str, str], BreakerView] = {}
+        for slot in self._slots:
+            state, failure = slot.breaker(now_s), slot.failure
+            if state is BreakerState.CLOSED or failure is None:
+                continue
+            key = (slot.model.name, failure.cause.value)
+            told = found.get(key)
+            trial_in_s = None if slot.refill_s is None else round(slot.refill_s - now_s, 3)
+            found[key] = BreakerView(
+                model=slot.model.name,
+                cause=failure.cause.value,
+                state=state.value if told is None else told.state,
+                slots=(*(() if told is None else told.slots), slot.slot_id),
+                reason=slot.failed_for,
+                remedy=failure.remedy,
+                trial_in_s=trial_in_s,
+            )
+        return list(found.values())
+
+    def crashes(self) -> list[CrashView]:
+        return self._crashes.newest_first()
+
+    def crash(self, crash_id: str) -> bytes:
+        report = self._crashes.report(crash_id)
+        if report is None:
+            message = "there is no such crash report; GET /v1/rbee/crashes lists them"
+            raise RequestError(ErrorCode.NOT_FOUND, message)
+        return report
+
     def _slot(self, slot_id: str) -> Slot:
         for slot in self._slots:
             if slot.slot_id == slot_id:
@@ -93,7 +136,7 @@ def _has_settled(slot: Slot) -> bool:
 
 
 def _view(slot: Slot, now_s: float) -> WorkerView:
-    worker = slot.worker
+    worker, breaker = slot.worker, slot.breaker(now_s)
     beat = worker.beat if worker is not None else None
     ready = worker.ready if worker is not None else None
     return WorkerView(
@@ -105,6 +148,11 @@ def _view(slot: Slot, now_s: float) -> WorkerView:
         restarts=slot.restarts,
         failures=slot.failures,
         last_failure=slot.last_failure,
+        cause="" if slot.failure is None else slot.failure.cause.value,
+        breaker=breaker.value,
+        remedy="" if breaker is BreakerState.CLOSED else _remedy(slot),
+        verdict=None if worker is None else worker.judgement.verdict.value,
+        concern="" if worker is None else worker.judgement.reason,
         retry_in_s=None if slot.refill_s is None else round(max(0.0, slot.refill_s - now_s), 3),
         uptime_s=None if worker is None else round(now_s - worker.started_s, 3),
         phase=None if worker is None else _phase(worker),
@@ -120,6 +168,10 @@ def _view(slot: Slot, now_s: float) -> WorkerView:
         device=None if ready is None else ready.device,
         detail={} if ready is None else ready.detail,
     )
+
+
+def _remedy(slot: Slot) -> str:
+    return "" if slot.failure is None else slot.failure.remedy
 
 
 def _phase(worker: Worker) -> str:

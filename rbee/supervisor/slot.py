@@ -2,6 +2,7 @@
 
 import enum
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -9,18 +10,19 @@ import trio
 
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.logs import Log
+from rbee.supervisor.breaker import Breaker, BreakerState
 from rbee.supervisor.child import Launch
-from rbee.supervisor.liveness import Pace
-from rbee.supervisor.restart import Ending, judge
+from rbee.supervisor.liveness import FATAL, Pace
+from rbee.supervisor.restart import Cause, Ending, Failure, Verdict
 from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
-from rbee.supervisor.worker_life import Delivery, run_worker
+from rbee.supervisor.worker_life import Delivery, Evidence, run_worker
 
 
 class SlotState(enum.Enum):
     EMPTY = "empty"  # before its first worker, and for a moment between two
     FILLED = "filled"
     WAITING = "waiting"  # for the back-off to pass
-    FAILED = "failed"  # until an operator resets it
+    FAILED = "failed"  # until an operator resets it, or the cool-down is over
     STOPPED = "stopped"  # an operator wants it so
 
 
@@ -28,7 +30,19 @@ class SlotDelivery(Delivery, Protocol):
     """Who hears of a slot and of the workers in it."""
 
     def slot_failed(self, slot: "Slot") -> None:
-        """No worker will stand here until an operator asks for one."""
+        """No worker will stand here until an operator asks for one, or the cool-down is over."""
+        ...
+
+
+class SlotEvidence(Evidence, Protocol):
+    """Who reports why a worker failed."""
+
+    async def report(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> None:
+        """Keep what is known of it. Bounds itself to a second or so."""
+        ...
+
+    def forget(self, worker: Worker) -> None:
+        """It ended as it was asked to."""
         ...
 
 
@@ -44,14 +58,37 @@ class Slot:
         self.plan: Final = plan
         self.state = SlotState.EMPTY
         self.worker: Worker | None = None
-        self.failures = 0  # in a row
         self.restarts = 0  # since the supervisor started
         self.last_failure = ""
-        self.refill_s: float | None = None  # while waiting: when
+        self.refill_s: float | None = None  # while waiting, or until the trial: when
         self.was_ready = False  # once, at least
         self.pace = Pace()  # of its workers so far
+        self._breaker = Breaker()
         self._wants_worker = True
         self._asked = trio.Event()  # the operator said something
+
+    @property
+    def failures(self) -> int:
+        """In a row."""
+        return self._breaker.failures
+
+    @property
+    def failure(self) -> Failure | None:
+        """The kind of the last failure; None: there was none, or it was reset."""
+        return self._breaker.failure
+
+    def breaker(self, now_s: float) -> BreakerState:
+        return self._breaker.state(None if self.worker is None else self.worker.ready_for_s(now_s))
+
+    @property
+    def failed_for(self) -> str:
+        """Why it stays empty."""
+        return self._breaker.reason
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether it stays empty until an operator acts who did not want it so."""
+        return self.state is SlotState.FAILED and self._breaker.trial_after_s is None
 
     def restart(self) -> None:
         """Replace the worker once it has finished what it has; fill the slot if it is empty."""
@@ -63,18 +100,27 @@ class Slot:
         self._wants_worker = False
         self._ask()
 
+    def reset(self) -> None:
+        """Forget its failures; fill it now if it waits or has failed. A worker goes on."""
+        self._breaker.reset()
+        if self.worker is None:
+            self._asked.set()
+
     def _hold(self, worker: Worker) -> None:
         self.worker = worker
         self.state = SlotState.FILLED
         if not self._wants_worker:  # the operator changed his mind while it was being started
             worker.drain()
 
-    def _worker_gone(self, ending: WorkerExit) -> None:
-        self.was_ready = self.was_ready or ending.ready_for_s is not None
-        if self.worker is not None:
-            self.pace = self.worker.pace
-        self.worker = None
+    def _release(self, ending: WorkerExit) -> Worker | None:
+        """The worker is gone."""
+        worker, self.worker = self.worker, None
         self.state = SlotState.EMPTY
+        self._asked = trio.Event()  # what was said of the worker was done with it
+        self.was_ready = self.was_ready or ending.ready_for_s is not None
+        if worker is not None:
+            self.pace = worker.pace
+        return worker
 
     def _ask(self) -> None:
         self._asked.set()
@@ -92,58 +138,103 @@ class Surroundings:
     delivery: SlotDelivery
     chance: random.Random
     log: Log
+    evidence: SlotEvidence | None = None
+    slot_failed: Callable[[Slot], None] = lambda _slot: None
 
 
 async def keep_filled(slot: Slot, around: Surroundings) -> None:
     """Keep a worker in ``slot`` until cancelled. Cancelling stops it, by the ladder."""
-    delivery, log = around.delivery, around.log
     while True:
         if not slot._wants_worker:
             slot.state = SlotState.STOPPED
-            delivery.slot_failed(slot)
+            around.delivery.slot_failed(slot)
             await _wait_asked(slot)
             continue
-        plan = replace(slot.plan, pace=slot.pace)
-        ending = await run_worker(around.launch, plan, around.worker, delivery, slot._hold)
-        slot._worker_gone(ending)
-        verdict = judge(
-            Ending(ending.was_asked, ending.exit_code, ending.ready_for_s),
-            slot.failures,
-            around.restart,
-            around.chance.random(),
-        )
-        slot.failures = verdict.failures
-        if ending.was_asked:
-            log.info("worker_gone", worker=slot.slot_id, how=str(ending))
-        else:
-            slot.last_failure = str(ending)
-            log.error(
-                "worker_failed", worker=slot.slot_id, how=str(ending), failures=slot.failures,
-                state=ending.last_state.value, restart_in_s=verdict.delay_s,
-            )  # fmt: skip
-        if verdict.delay_s is None:
-            slot.state = SlotState.FAILED
-            log.error(
-                "slot_failed", slot=slot.slot_id, reason=verdict.reason, last=slot.last_failure,
-                remedy=f"mend it, then: rbee workers restart {slot.slot_id}",
-            )  # fmt: skip
-            delivery.slot_failed(slot)
+        verdict, gone_s = await _fill_once(slot, around)
+        if slot._asked.is_set():  # while the failure was reported
             await _wait_asked(slot)
-            slot.failures = 0
-        elif verdict.delay_s > 0:
-            await _wait_backoff(slot, verdict.delay_s)
+            slot._breaker.reset()
+        elif verdict.delay_s is None:
+            await _stay_failed(slot, around, verdict)
+        else:
+            await _wait_backoff(slot, gone_s + verdict.delay_s)
         slot.restarts += 1
 
 
+async def _fill_once(slot: Slot, around: Surroundings) -> tuple[Verdict, float]:
+    """Have one worker in the slot, to its end.
+
+    Returns:
+      What is to become of the slot, and when the worker was gone.
+    """
+    plan = replace(slot.plan, pace=slot.pace)
+    ending = await run_worker(
+        around.launch, plan, around.worker, around.delivery, slot._hold, around.evidence
+    )
+    gone_s = trio.current_time()
+    worker = slot._release(ending)
+    verdict = slot._breaker.ended(_for_rules(ending), around.restart, around.chance.random())
+    if verdict.failure is None:
+        around.log.info("worker_gone", worker=slot.slot_id, how=str(ending))
+        if around.evidence is not None and worker is not None:
+            around.evidence.forget(worker)
+        return verdict, gone_s
+    slot.last_failure = str(ending)
+    around.log.error(
+        "worker_failed", worker=slot.slot_id, cause=verdict.failure.cause.value, how=str(ending),
+        failures=verdict.failures, state=ending.last_state.value, restart_in_s=verdict.delay_s,
+    )  # fmt: skip
+    if around.evidence is not None and worker is not None:
+        await around.evidence.report(worker, ending, verdict)
+    return verdict, gone_s
+
+
+def _for_rules(ending: WorkerExit) -> Ending:
+    return Ending(
+        was_asked=ending.was_asked,
+        exit_code=ending.exit_code,
+        ready_for_s=ending.ready_for_s,
+        was_hung=ending.verdict in FATAL,
+        was_out_of_memory=ending.cause.startswith(Cause.OUT_OF_MEMORY.value),
+    )
+
+
+async def _stay_failed(slot: Slot, around: Surroundings, verdict: Verdict) -> None:
+    """Keep the slot empty until an operator asks for a worker, or one is to be tried."""
+    assert verdict.failure is not None
+    trial_after_s = slot._breaker.trial_after_s
+    slot.state = SlotState.FAILED
+    around.log.error(
+        "slot_failed", slot=slot.slot_id, model=slot.model.name, reason=verdict.reason,
+        cause=verdict.failure.cause.value, last=slot.last_failure, trial_in_s=trial_after_s,
+        remedy=f"{verdict.failure.remedy}; then: rbee workers reset {slot.slot_id}",
+    )  # fmt: skip
+    around.delivery.slot_failed(slot)
+    around.slot_failed(slot)
+    if trial_after_s is None:
+        await _wait_asked(slot)
+    elif not await _asked_before(slot, trial_after_s + trio.current_time()):
+        slot._breaker.begin_trial()
+        around.log.warning("slot_on_trial", slot=slot.slot_id, cause=verdict.failure.cause.value)
+        return
+    slot._breaker.reset()
+
+
 async def _wait_asked(slot: Slot) -> None:
-    slot._asked = trio.Event()
     await slot._asked.wait()
+    slot._asked = trio.Event()
 
 
-async def _wait_backoff(slot: Slot, delay_s: float) -> None:
-    """Wait ``delay_s``, or until an operator asks for something."""
-    slot.state = SlotState.WAITING
-    slot.refill_s = trio.current_time() + delay_s
-    with trio.move_on_after(delay_s):
+async def _wait_backoff(slot: Slot, until_s: float) -> None:
+    if until_s > trio.current_time():
+        slot.state = SlotState.WAITING
+        await _asked_before(slot, until_s)
+
+
+async def _asked_before(slot: Slot, until_s: float) -> bool:
+    """Wait until then, or until an operator asks for something."""
+    slot.refill_s = until_s
+    with trio.move_on_at(until_s) as waiting:
         await _wait_asked(slot)
     slot.refill_s = None
+    return not waiting.cancelled_caught

@@ -36,8 +36,11 @@ class WorkerExit:
     was_asked: bool  # drained or stopped on purpose
     ready_for_s: float | None  # None: never ready
     verdict: Verdict = Verdict.GONE  # what it was ended for, if it was for how it lived
+    cause: str = ""  # what the kernel, or a limit of ours, has ended it for
 
     def __str__(self) -> str:
+        if self.cause:
+            return self.cause
         if self.fault:
             return self.fault
         if self.signal is not None:
@@ -60,6 +63,7 @@ class Worker:
     def __init__(self, plan: WorkerPlan, child: Child, now_s: float) -> None:
         self.worker_id: Final = plan.worker_id
         self.model: Final = plan.welcome.model.name
+        self.engine: Final = plan.welcome.model.engine
         self.pid: Final = child.pid
         self.started_s: Final = now_s
         self.child: Final = child  # for `worker_life`
@@ -99,6 +103,10 @@ class Worker:
     def ready(self) -> Ready | None:
         """What it said when it got ready."""
         return self._ready
+
+    def ready_for_s(self, now_s: float) -> float | None:
+        """How long it has been ready; None: it is not yet."""
+        return None if self._ready_s is None else now_s - self._ready_s
 
     @property
     def beat(self) -> Beat | None:
@@ -282,8 +290,9 @@ class Worker:
             fault=fault,
             said=self._said,
             was_asked=self._was_asked,
-            ready_for_s=None if self._ready_s is None else now_s - self._ready_s,
+            ready_for_s=self.ready_for_s(now_s),
             verdict=self._verdict,
+            cause=self.child.cause,
         )
 
     def _send_or_kill(self, frames: list[bytes]) -> None:

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Scope
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.app import make_face, make_hot_routes, make_routes
-from rbee.supervisor.views import ModelView, Readiness, WorkerView
+from rbee.supervisor.views import BreakerView, CrashView, ModelView, Readiness, WorkerView
 from tests.api.fake_generator import FakeGenerator
 
 NOW_UNIX_S = 1_900_000_000.0  # 2030-03-17T17:46:40Z
@@ -22,7 +22,15 @@ WORKER = WorkerView(
     slot="bee-tiny-0", model="bee-tiny", engine="synthetic", state="ready", pid=4711, restarts=1,
     failures=0, last_failure="", retry_in_s=None, uptime_s=3.5, phase="idle", progress=None,
     beats=2, beat_age_s=0.1, steps=5, tokens=9, requests=0, batch_size=4, rss_bytes=1, vram_bytes=0,
-    device="cpu", detail={"attention": "none"},
+    device="cpu", detail={"attention": "none"}, cause="", breaker="closed", remedy="",
+    verdict="alive", concern="",
+)  # fmt: skip
+BREAKER = BreakerView(
+    "bee-tiny", "crash", "open", ("bee-tiny-1",), "4 failures in a row", "look", None
+)
+CRASH = CrashView(
+    "20261123T145500.123Z-bee-tiny-0-4711", "2026-11-23T14:55:00.123Z", "bee-tiny-0", "bee-tiny",
+    "synthetic", 4711, "crash", "ended by signal 11",
 )  # fmt: skip
 
 
@@ -64,6 +72,20 @@ class FakeOperations:
 
     def stop_worker(self, slot: str) -> None:
         self._ask("stop", slot)
+
+    def reset_worker(self, slot: str) -> None:
+        self._ask("reset", slot)
+
+    def breakers(self) -> list[BreakerView]:
+        return [BREAKER]
+
+    def crashes(self) -> list[CrashView]:
+        return [CRASH]
+
+    def crash(self, crash_id: str) -> bytes:
+        if crash_id != CRASH.id:
+            raise RequestError(ErrorCode.NOT_FOUND, "there is no such crash report")
+        return b'{"id":"20261123T145500.123Z-bee-tiny-0-4711","lines":[]}'
 
     def _ask(self, what: str, slot: str) -> None:
         if slot != WORKER.slot:

@@ -66,11 +66,27 @@ async def test_status_sums_up() -> None:
         "queued": 3,
         "models": {"bee-tiny": True, "org/large": False},
         "workers": {"ready": 1},
-    }
+        "breakers": [
+            {
+                "model": "bee-tiny", "cause": "crash", "state": "open", "slots": ["bee-tiny-1"],
+                "reason": "4 failures in a row", "remedy": "look", "trial_in_s": None,
+            }
+        ],
+    }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", ["restart", "stop"])
-async def test_a_worker_is_restarted_or_stopped_by_its_slot(what: str) -> None:
+async def test_crash_reports_are_listed_and_shown_by_their_id() -> None:
+    face = Face()
+    [crash] = (await face.request("GET", "/v1/rbee/crashes")).json["crashes"]
+    assert (crash["slot"], crash["cause"]) == ("bee-tiny-0", "crash")
+    shown = await face.request("GET", f"/v1/rbee/crashes/{crash['id']}")
+    assert (shown.status, shown.json) == (200, {"id": crash["id"], "lines": []})
+    missing = await face.request("GET", "/v1/rbee/crashes/..")
+    assert (missing.status, missing.error["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("what", ["restart", "stop", "reset"])
+async def test_a_worker_is_restarted_stopped_or_reset_by_its_slot(what: str) -> None:
     face = Face()
     exchange = await face.request("POST", f"/v1/rbee/workers/bee-tiny-0/{what}")
     assert (exchange.status, exchange.json) == (202, {"slot": "bee-tiny-0", "asked": what})

@@ -30,6 +30,7 @@ class Answers:
         self.readiness = "ok"
         self.workers = [worker("bee-tiny-0"), worker("bee-tiny-1", pid=4243)]
         self.models = ["bee-tiny", "other"]
+        self.crashes: list[dict[str, Any]] = []
         self.pieces = ["Hello", ", ", "bee."]
         self.refusal: tuple[int, dict[str, Any]] | None = None  # of a chat, instead of an answer
         self.failure: dict[str, Any] | None = None  # after the pieces, instead of an end
@@ -76,6 +77,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._json(200, {"object": "list", "data": models})
             case "/v1/rbee/workers":
                 self._json(200, {"workers": self.says.workers, "queued": 3})
+            case "/v1/rbee/crashes":
+                short = ("id", "time", "slot", "cause", "how")
+                listed = [{name: each[name] for name in short} for each in self.says.crashes]
+                self._json(200, {"crashes": listed})
+            case path if path.startswith("/v1/rbee/crashes/"):
+                [crash] = [each for each in self.says.crashes if path.endswith(each["id"])]
+                self._json(200, crash)
             case "/health/ready":
                 is_ready = self.says.readiness == "ok"
                 self._json(200 if is_ready else 503, {"status": self.says.readiness})

@@ -215,7 +215,8 @@ def test_documentation_names_every_command_and_option(
     text = (DOCS / "cli.md").read_text("utf-8")
     commands = [
         "serve", "chat", "status", "doctor", "version", "workers list", "workers restart",
-        "workers stop", "config check", "config show",
+        "workers stop", "workers reset", "crashes list", "crashes show", "config check",
+            "config show",
     ]  # fmt: skip
     for command in commands:
         assert f"`rbee {command}" in text, command

@@ -1,4 +1,4 @@
-"""The pure rules: lifecycle, restart, liveness, placement, backlog, bind."""
+"""The pure rules: lifecycle, placement, backlog, bind."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.config import RestartConfig
-from rbee.errors import ConfigError, ExitCode
+from rbee.errors import ConfigError
 from rbee.supervisor.backlog import Backlog, Rates
 from rbee.supervisor.bind import Bind, check_bind, parse_bind
 from rbee.supervisor.lifecycle import (
@@ -18,10 +17,6 @@ from rbee.supervisor.lifecycle import (
     next_state,
 )
 from rbee.supervisor.placement import choose
-from rbee.supervisor.restart import Ending, judge
-
-LIMITS = RestartConfig()
-CRASH = Ending(was_asked=False, exit_code=None, ready_for_s=10.0)
 
 
 @pytest.mark.parametrize("state", WorkerState)
@@ -47,48 +42,6 @@ def test_each_state_can_be_reached_from_starting() -> None:
             break
         reached |= more
     assert reached == set(WorkerState)
-
-
-def test_the_wait_doubles_with_each_failure_then_the_slot_stays_empty() -> None:
-    failures, delays = 0, []
-    while True:
-        verdict = judge(CRASH, failures, LIMITS, chance=0.5)
-        failures = verdict.failures
-        delays.append(verdict.delay_s)
-        if verdict.delay_s is None:
-            break
-    assert delays == [1.0, 2.0, 4.0, None]
-
-
-@given(st.floats(0, 1), st.integers(0, 2))
-def test_the_wait_is_spread_by_a_tenth_either_way(chance: float, failures: int) -> None:
-    delay_s = judge(CRASH, failures, LIMITS, chance).delay_s
-    assert delay_s is not None
-    assert 0.9 * 2**failures <= delay_s <= 1.1 * 2**failures
-
-
-def test_failures_are_forgotten_after_good_service() -> None:
-    long = Ending(was_asked=False, exit_code=1, ready_for_s=300.0)
-    assert judge(long, 3, LIMITS, 0.5).failures == 1
-    short = Ending(was_asked=False, exit_code=1, ready_for_s=299.0)
-    assert judge(short, 3, LIMITS, 0.5).failures == 4
-
-
-def test_a_worker_that_was_asked_to_end_has_not_failed() -> None:
-    verdict = judge(Ending(was_asked=True, exit_code=0, ready_for_s=1.0), 2, LIMITS, 0.5)
-    assert (verdict.failures, verdict.delay_s) == (0, 0.0)
-
-
-@pytest.mark.parametrize("code", [ExitCode.CONFIG, ExitCode.DATA, ExitCode.OUT_OF_MEMORY])
-def test_what_a_restart_cannot_help_is_not_tried_again(code: ExitCode) -> None:
-    verdict = judge(Ending(was_asked=False, exit_code=code, ready_for_s=None), 0, LIMITS, 0.5)
-    assert verdict.delay_s is None
-    assert verdict.reason
-
-
-def test_memory_that_ran_out_in_service_is_tried_again() -> None:
-    ending = Ending(was_asked=False, exit_code=ExitCode.OUT_OF_MEMORY, ready_for_s=5.0)
-    assert judge(ending, 0, LIMITS, 0.5).delay_s == 1.0
 
 
 @dataclass

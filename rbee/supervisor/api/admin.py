@@ -1,5 +1,6 @@
 """``/v1/rbee/*``: what operators see and do."""
 
+import msgspec
 import trio
 from starlette.requests import Request
 from starlette.routing import Route
@@ -26,6 +27,7 @@ def admin_routes(operations: Operations) -> list[Route]:
                 "queued": operations.queued(),
                 "models": {model.name: model.is_ready for model in operations.models()},
                 "workers": {state: states.count(state) for state in sorted(set(states))},
+                "breakers": operations.breakers(),
             }
         )
 
@@ -42,11 +44,25 @@ def admin_routes(operations: Operations) -> list[Route]:
         operations.stop_worker(slot)
         return json_answer({"slot": slot, "asked": "stop"}, 202)
 
+    async def reset_worker(request: Request) -> Answer:
+        slot = _slot(request)
+        operations.reset_worker(slot)
+        return json_answer({"slot": slot, "asked": "reset"}, 202)
+
+    async def show_crashes(_request: Request) -> Answer:
+        return json_answer({"crashes": operations.crashes()})
+
+    async def show_crash(request: Request) -> Answer:
+        return json_answer(msgspec.Raw(operations.crash(request.path_params["crash"])))
+
     return [
         route("/v1/rbee/status", get=show_status),
         route("/v1/rbee/workers", get=show_workers),
         route("/v1/rbee/workers/{slot}/restart", post=restart_worker),
         route("/v1/rbee/workers/{slot}/stop", post=stop_worker),
+        route("/v1/rbee/workers/{slot}/reset", post=reset_worker),
+        route("/v1/rbee/crashes", get=show_crashes),
+        route("/v1/rbee/crashes/{crash}", get=show_crash),
     ]
 
 

@@ -8,10 +8,13 @@ from typing import Protocol
 
 from rbee.ask import Ask
 from rbee.errors import RequestError
-from rbee.supervisor.views import ModelView, Readiness, WorkerView
+from rbee.supervisor.views import BreakerView, CrashView, ModelView, Readiness, WorkerView
 from rbee.wire import Delta
 
-__all__ = ["Generator", "ModelView", "Operations", "Readiness", "Sink", "WorkerView"]
+__all__ = [
+    "BreakerView", "CrashView", "Generator", "ModelView", "Operations", "Readiness", "Sink",
+    "WorkerView",
+]  # fmt: skip
 
 
 class Sink(Protocol):
@@ -77,5 +80,29 @@ class Operations(Protocol):
 
         Raises:
           RequestError: WORKER_NOT_FOUND.
+        """
+        ...
+
+    def reset_worker(self, slot: str) -> None:
+        """Forget the failures of a slot; fill it now if it waits or has failed.
+
+        Raises:
+          RequestError: WORKER_NOT_FOUND.
+        """
+        ...
+
+    def breakers(self) -> list[BreakerView]:
+        """Those that are not closed."""
+        ...
+
+    def crashes(self) -> list[CrashView]:
+        """The crash reports that are kept, the newest first."""
+        ...
+
+    def crash(self, crash_id: str) -> bytes:
+        """One crash report, as JSON.
+
+        Raises:
+          RequestError: NOT_FOUND.
         """
         ...

@@ -1,0 +1,156 @@
+"""What is secured before a kill and reported after it, on a clock that costs no time."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from rbee.ask import Ask
+from rbee.config import RestartConfig, WorkerConfig
+from rbee.supervisor.crashes import CRASH_BYTES_MAX, Crashes
+from rbee.supervisor.devices import GpuSurvey
+from rbee.supervisor.evidence import CrashRecorder
+from rbee.supervisor.last_lines import LastLines
+from rbee.supervisor.slot import Slot, SlotState, Surroundings, keep_filled
+from rbee.supervisor.worker import Worker
+from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, NoLog, plan
+from tests.supervisor.test_worker import Middle
+
+SECRET_PROMPT = "the prompt that nobody may see"
+
+
+class Place:
+    """One slot, with a recorder of its own."""
+
+    def __init__(self, folder: Path, *children: FakeChild) -> None:
+        self.log = NoLog()
+        self.lines = LastLines(self.log)
+        self.crashes = Crashes(folder, self.lines)
+        self.crashes.load()
+        self.launch, self.slot = FakeLaunch(*children), Slot(plan())
+        self.heard = Heard(on_ready=self._ask)
+        self.recorder = CrashRecorder(self.lines, self.crashes, lambda: GpuSurvey((), "none"))
+
+    def _ask(self, worker: Worker) -> None:
+        ask = Ask(model="m", prompt=SECRET_PROMPT)
+        worker.generate(len(self.heard.ready), ask, 300, "cid-1")
+
+    async def live(self, seconds: float, restart: RestartConfig | None = None) -> None:
+        around = Surroundings(
+            self.launch, WorkerConfig(), restart or RestartConfig(), self.heard, Middle(),  # type: ignore[arg-type]
+            self.lines, self.recorder,
+        )  # fmt: skip
+        with trio.move_on_after(seconds):
+            await keep_filled(self.slot, around)
+
+    def newest(self) -> dict[str, Any]:
+        report = self.crashes.report(self.crashes.newest_first()[0].id)
+        assert report is not None
+        found: dict[str, Any] = json.loads(report)
+        return found
+
+
+class Talkative(FakeChild):
+    """Prints its stacks when asked, as a real one does."""
+
+    lines: LastLines
+
+    def ask_stacks(self) -> None:
+        super().ask_stacks()
+        for line in ("Current thread 0x1 (most recent call first):", '  File "loop.py", line 1'):
+            self.lines.info("worker_output", worker="m-0", pid=self.pid, line=line)
+
+
+async def test_a_hung_worker_tells_its_stacks_before_it_is_killed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    child = Talkative(answers=False, beats_until_s=20)
+    place = Place(tmp_path, child)
+    child.lines = place.lines
+    await place.live(29)
+    assert (child.stacks_asked, child.killed) == (1, ["hung: no beat for 10.25 s"])
+    assert place.launch.reaped_at_s[0] <= 25.25 + 0.1
+    report = place.newest()
+    assert report["stacks"][1] == '  File "loop.py", line 1'
+    assert (report["cause"], report["verdict"], report["signal"]) == ("hang", "silent", 9)
+    assert [each["correlation_id"] for each in report["requests"]] == ["cid-1"]
+    assert [beat["age_s"] for beat in report["beats"]][-1] == pytest.approx(10.3, abs=0.1)
+    assert report["restart_in_s"] == 1.0
+
+
+async def test_a_worker_that_cannot_answer_is_killed_all_the_same(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    place = Place(tmp_path, FakeChild(beats_until_s=20, answers=False))
+    await place.live(29)
+    assert place.launch.reaped_at_s[0] == pytest.approx(25.25 + 0.3, abs=0.01)
+    assert place.newest()["stacks"] == []
+
+
+async def test_a_crash_is_reported_and_the_next_worker_comes_after_its_backoff(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    place = Place(tmp_path, FakeChild(exit_after_s=5, signal=11, answers=False))
+    await place.live(8)
+    report = place.newest()
+    assert (report["cause"], report["how"]) == ("crash", "ended by signal 11")
+    assert place.launch.launched_at_s[1] == pytest.approx(5 + 1, abs=0.05)
+    files = list(place.crashes.folder.iterdir())
+    assert [file.stem for file in files] == [report["id"]]
+    assert any(event == "crash_reported" for event, _ in place.log.events)
+
+
+async def test_no_report_holds_a_prompt_or_a_secret(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    place = Place(tmp_path, FakeChild(exit_after_s=5, signal=11, answers=False))
+    await place.live(8)
+    raw = json.dumps(place.newest())
+    assert SECRET_PROMPT not in raw
+    assert "ssssssss" not in raw, "the link's secret"
+
+
+async def test_a_report_that_cannot_be_written_delays_nobody(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    place = Place(tmp_path, FakeChild(exit_after_s=5, signal=11))
+    place.crashes.folder.rmdir()
+    place.crashes.folder.write_text("in the way")
+    await place.live(8)
+    assert place.launch.launched_at_s[1] == pytest.approx(6, abs=0.05)
+    assert place.newest()["cause"] == "crash"
+    [event] = [fields for event, fields in place.log.events if event == "crash_report_not_written"]
+    assert event["problem"]
+
+
+async def test_a_report_is_never_too_long(tmp_path: Path, autojump_clock: MockClock) -> None:
+    place = Place(tmp_path, FakeChild(exit_after_s=5, signal=11))
+
+    async def chatter() -> None:
+        for number in range(200):
+            place.lines.info("worker_output", worker="m-0", line=f"{number} " + "\x01" * 2000)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(chatter)
+        await place.live(8)
+    report = place.newest()
+    assert len(json.dumps(report)) <= CRASH_BYTES_MAX * 1.1
+    assert report["lines"][-2]["text"].startswith("199 ")
+
+
+async def test_a_worker_that_was_asked_to_end_leaves_no_report(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    place = Place(tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(place.live, 60)
+        await trio.sleep(5)
+        place.slot.stop()
+        await trio.sleep(5)
+        assert place.slot.state is SlotState.STOPPED
+        assert place.crashes.newest_first() == []
+        assert place.lines.of("m-0") == []
+        nursery.cancel_scope.cancel()
