@@ -4,6 +4,7 @@ Rule: a name that comes from outside is matched in full before it is used, logge
 into a path.
 """
 
+import random
 import re
 import secrets
 from typing import Final
@@ -11,6 +12,10 @@ from typing import Final
 WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
+
+
+# These ids name things and open nothing, so they need not come from the kernel one by one.
+_random: Final = random.Random(secrets.randbits(256))  # noqa: S311
 
 
 def is_worker_id(text: str) -> bool:
@@ -27,4 +32,9 @@ def is_model_name(text: str) -> bool:
 
 def new_correlation_id() -> str:
     """A fresh id for a request that brought none: 96 random bits, 24 hex digits."""
-    return secrets.token_hex(12)
+    return f"{_random.getrandbits(96):024x}"
+
+
+def new_answer_id(prefix: str) -> str:
+    """A fresh id for an answer, as OpenAI's clients know them: the prefix and 32 hex digits."""
+    return f"{prefix}-{_random.getrandbits(128):032x}"

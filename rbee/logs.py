@@ -13,6 +13,7 @@ import os
 import queue
 import sys
 import threading
+import time
 from typing import Any, Final, Protocol, TextIO, cast
 
 from rbee.config import LogConfig
@@ -21,6 +22,11 @@ _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 # Lines that wait for a slow reader: some MiB, and minutes of an ordinary server's log.
 WAITING_LINES_MAX: Final = 10_000
+
+# After a line the thread waits so long for more, and writes them together: to wake it for each
+# line would cost whoever logs more than the line.
+GATHER_S: Final = 0.005
+BATCH_LINES_MAX: Final = 1000
 
 # What is still waiting when the process ends gets so long to leave.
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -69,8 +75,15 @@ class LineWriter(io.TextIOBase):
 
     def _run(self) -> None:
         told = 0
-        while (text := self._waiting.get()) is not None:
-            self._write_all(text)
+        is_open = True
+        while is_open:
+            lines = [self._waiting.get()]
+            time.sleep(GATHER_S)
+            with contextlib.suppress(queue.Empty):
+                while lines[-1] is not None and len(lines) < BATCH_LINES_MAX:
+                    lines.append(self._waiting.get_nowait())
+            is_open = lines[-1] is not None
+            self._write_all("".join(line for line in lines if line is not None))
             # Only `write` adds to the count and only this thread remembers what it has told.
             if (dropped := self._dropped) > told:
                 self._write_all(f'{{"event": "log_lines_dropped", "lines": {dropped - told}}}\n')

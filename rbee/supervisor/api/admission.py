@@ -6,6 +6,7 @@ Rule 1: there are no keys yet, so the server listens on loopback only, and what 
 Rule 2: what is refused here is refused for every route, known or not.
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Collection, Sequence
@@ -46,7 +47,7 @@ def check_host(hosts: Sequence[str], allowed: Collection[str]) -> None:
     Raises:
       RequestError: FORBIDDEN_HOST.
     """
-    if len(hosts) != 1 or not _is_ours(hosts[0], allowed):
+    if len(hosts) != 1 or not _is_ours(hosts[0], tuple(allowed)):
         raise RequestError(
             ErrorCode.FORBIDDEN_HOST,
             "the Host header must name loopback, or stand in server.allowed_hosts",
@@ -61,7 +62,7 @@ def check_origin(origins: Sequence[str], hosts: Sequence[str], allowed: Collecti
     """
     for origin in origins:
         match = _ORIGIN.fullmatch(origin)
-        if match is None or not hosts or not _is_ours(match["host"], allowed):
+        if match is None or not hosts or not _is_ours(match["host"], tuple(allowed)):
             raise _forbidden_origin()
         if _address(match["host"], match["scheme"]) != _address(hosts[0], match["scheme"]):
             raise _forbidden_origin()
@@ -73,7 +74,8 @@ def _forbidden_origin() -> RequestError:
     )
 
 
-def _is_ours(host: str, allowed: Collection[str]) -> bool:
+@functools.lru_cache(maxsize=256)  # clients name few hosts, and name them again and again
+def _is_ours(host: str, allowed: tuple[str, ...]) -> bool:
     match = _HOST.fullmatch(host)
     if match is None:
         return False

@@ -1,6 +1,5 @@
 """``/v1/chat/completions`` and ``/v1/completions``: from a request to its `Generation`."""
 
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
+from rbee.ids import new_answer_id
 from rbee.supervisor.api.asgi_reply import AsgiReply
 from rbee.supervisor.api.chat_body import read_chat
 from rbee.supervisor.api.chat_shape import ChatShape
@@ -69,7 +69,7 @@ class GenerationRoute:
     def open(self, order: Order, deadline_s: float, visit: Visit, reply: Reply) -> Generation:
         """The generation of an order; `Generation.start` submits it."""
         visit.facts.update(model=order.model, stream=order.is_streamed, choices=len(order.asks))
-        answer_id = f"{self.id_prefix}-{secrets.token_hex(16)}"
+        answer_id = new_answer_id(self.id_prefix)
         shape = self.make_shape(answer_id, int(self.unix_clock()), order)
         return Generation(
             self.generator, order, shape, reply=reply, visit=visit, deadline_s=deadline_s
