@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.rbee-installed
 
-.PHONY: help setup serve test test-gpu check lint bench lock bee-tiny clean
+.PHONY: help setup serve test test-gpu check lint bench bench-peers lock bee-tiny clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -38,10 +38,23 @@ lint: setup
 
 check: lint test ## ruff, mypy --strict, import contracts, tests
 
-bench: setup ## streams, plain requests and the engine's overhead, beside their baselines
-	$(BIN)/python benchmarks/streaming.py
-	$(BIN)/python benchmarks/plain_requests.py
-	$(BIN)/python benchmarks/engine_overhead.py
+bench: setup ## a short run of every benchmark, beside the peers that are installed
+	$(MAKE) --no-print-directory -C benchmarks/load BUILD=$(CURDIR)/build
+	$(BIN)/python benchmarks/streaming.py --rounds 1
+	$(BIN)/python benchmarks/streaming.py --rounds 1 --probes-per-s 50 --servers rbee
+	$(BIN)/python benchmarks/streaming.py --rounds 1 --tokens-per-s 100 --hang-up
+	$(BIN)/python benchmarks/growth.py --rounds 1 --servers rbee
+	$(BIN)/python benchmarks/plain_requests.py --rounds 1 --measure-s 2
+	$(BIN)/python benchmarks/idle_connections.py --rounds 1
+	$(BIN)/python benchmarks/restarts.py --kills 20
+	$(BIN)/python benchmarks/churn.py --run-s 40 --warm-s 20
+	$(BIN)/python benchmarks/engine_overhead.py --bursts 3
+
+PEERS := build/peers
+
+bench-peers: ## install the peers that need packages of their own, apart from rbee
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 
 BEE := .venv-bee-tiny
 

@@ -6,18 +6,19 @@ stream has ended; connecting, templates and prompts are in its time.
 """
 
 import argparse
+import json
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-import msgspec
+import load_client
 import usage
 from bare import MODEL_NAME, Bare, Burst
 from figures import median
-from servers import HOST, Running, rbee
-from streams import post, run_burst
-from transcript import Raw, answer_body
+from processes import Running, ServerError
+from servers import rbee
 
 from rbee.ask import Ask
 
@@ -78,43 +79,36 @@ def _subject(number: int) -> str:
 
 def http_burst(server: Running, asks: list[Ask]) -> Burst:
     """One burst through the server; its clock runs from the first connect to the last byte."""
-    requests = [_request(server.port, ask) for ask in asks]
-    worker_s, supervisor_s = usage.cpu_s(*server.worker_pids), usage.cpu_s(server.pid)
-    raws = run_burst(HOST, server.port, requests, BURST_TIMEOUT_S)
-    worker_s, supervisor_s = (
-        usage.cpu_s(*server.worker_pids) - worker_s,
-        usage.cpu_s(server.pid) - supervisor_s,
-    )
-    tokens = sum(_tokens(raw) for raw in raws)
-    elapsed_s = max(raw.times_s[-1] for raw in raws) - min(raw.begun_s for raw in raws)
-    return Burst(tokens, elapsed_s, worker_s, supervisor_s)
+    path, bodies = _path(asks), "\n".join(map(_body, asks))
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
+        file.write(bodies + "\n")
+        file.flush()
+        worker_s, supervisor_s = usage.cpu_s(server.worker_pids), usage.cpu_s(server.front_pids)
+        found = load_client.run(
+            "burst", server.port, bodies=file.name, path=path, timeout_s=BURST_TIMEOUT_S
+        )
+        worker_s, supervisor_s = (
+            usage.cpu_s(server.worker_pids) - worker_s,
+            usage.cpu_s(server.front_pids) - supervisor_s,
+        )
+    if found["whole"] != len(asks):
+        raise ServerError(f"{found['whole']} of {len(asks)} answers are whole: {found['faults']}")
+    return Burst(found["usage_tokens"], found["elapsed_s"], worker_s, supervisor_s)
 
 
-class _Usage(msgspec.Struct):
-    completion_tokens: int
+def _path(asks: list[Ask]) -> str:
+    return "/v1/chat/completions" if asks[0].messages else "/v1/completions"
 
 
-class _Last(msgspec.Struct):
-    usage: _Usage
-
-
-def _tokens(raw: Raw) -> int:
-    """What the answer itself says it has; the chunk before [DONE] has it."""
-    assert raw.ended == "complete", raw.ended or "a stream did not end in time"
-    body, _ = answer_body(bytes(raw.received))
-    last = body.rstrip().split(b"\n\n")[-2]
-    return msgspec.json.decode(last.removeprefix(b"data: "), type=_Last).usage.completion_tokens
-
-
-def _request(port: int, ask: Ask) -> bytes:
+def _body(ask: Ask) -> str:
     body = {
         "model": MODEL_NAME, "max_tokens": ask.tokens_max, "temperature": 0, "stream": True,
         "stream_options": {"include_usage": True},
     }  # fmt: skip
     if not ask.messages:
-        return post(HOST, port, "/v1/completions", body | {"prompt": ask.prompt})
+        return json.dumps(body | {"prompt": ask.prompt})
     messages = [{"role": each.role, "content": each.content} for each in ask.messages]
-    return post(HOST, port, "/v1/chat/completions", body | {"messages": messages})
+    return json.dumps(body | {"messages": messages})
 
 
 def _config(model: Path, batch_size: int) -> str:

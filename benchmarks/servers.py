@@ -1,37 +1,50 @@
-"""Starts what is measured, knows its processes, and ends them: by pid, and only its own."""
+"""The servers that are measured: rbee with its lane and without, uvicorn, and mosec.
 
+All of them serve workers that count at a steady pace, without a model.
+"""
+
+import argparse
 import contextlib
 import json
-import queue
-import signal
+import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Final
 
-START_TIMEOUT_S: Final = 60.0
-STOP_TIMEOUT_S: Final = 30.0
-HOST: Final = "127.0.0.1"
-BASELINE: Final = Path(__file__).parent / "baseline" / "server.py"
+from processes import HOST, START_TIMEOUT_S, JsonLines, Running, ServerError, children, process
+
+from rbee.config import ServerConfig
+
+HERE: Final = Path(__file__).parent
+BASELINE: Final = HERE / "baseline" / "server.py"
+MOSEC_PEER: Final = HERE / "mosec_peer" / "server.py"
+MOSEC_PYTHON: Final = HERE.parent / "build" / "peers" / "bin" / "python"
+
+HAS_LANE: Final = "lane" in ServerConfig.__struct_fields__
+
+# mosec gathers the streams of a batch; those of a ramp that takes longer wait for the next batch.
+MOSEC_GATHER_S: Final = 30.0
+MOSEC_TIMEOUT_MS: Final = 600_000
+MOSEC_CAPACITY: Final = 100_000
 
 
-class ServerError(Exception):
-    """A server did not start, or did not stop as it should."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """What the workers of a server do."""
 
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A server that is ready."""
-
-    pid: int
-    worker_pids: tuple[int, ...]
-    port: int
+    streams: int  # at once, over all workers
+    tokens_per_s: float
+    workers: int = 2
+    is_streamed: bool = True
+    restart_delay_s: float = 1.0
 
 
 @contextlib.contextmanager
@@ -44,95 +57,131 @@ def rbee(config: str) -> Iterator[Running]:
             sys.executable, "-m", "rbee", "serve", "--config", str(path), "--bind", f"{HOST}:0",
             "--run-dir", f"{directory}/run", "--log-format", "json",
         ]  # fmt: skip
-        with _process(command, stderr=subprocess.PIPE) as process:
-            lines = _Lines(process.stderr)
+        with process(command, stderr=subprocess.PIPE) as started:
+            lines = JsonLines(started.stderr)
             url = lines.wait("supervisor_started")["url"]
             port = int(url.rpartition(":")[2])
             lines.wait("serving")
             lines.stop_reading()
-            yield Running(process.pid, _workers_ready(url), port)
+            workers = wait_workers(port)
+            others = (pid for pid in children(started.pid) if pid not in workers)
+            yield Running(port, (started.pid, *others), workers)
+
+
+def rbee_counting(counting: Counting, *, lane: bool) -> AbstractContextManager[Running]:
+    # Room for all streams at once, also when they are split unevenly over the workers.
+    batch_size = counting.streams * 6 // (5 * counting.workers) + 8
+    switch = f"lane = {str(lane).lower()}" if HAS_LANE else ""
+    return rbee(f"""
+[server]
+{switch}
+queue_requests_max = {counting.streams}
+[restart]
+delay_s_min = {counting.restart_delay_s}
+failures_max = 1000
+[[model]]
+ref = "synthetic"
+name = "synthetic"
+slots = {counting.workers}
+batch_size = {batch_size}
+[model.synthetic]
+tokens_per_s = {counting.tokens_per_s}
+""")
 
 
 @contextlib.contextmanager
-def baseline(workers: int, tokens_per_s: float, *, uvloop: bool = False) -> Iterator[Running]:
-    """The uvicorn server of `baseline`, ready with all its workers."""
-    command = [sys.executable, str(BASELINE), "--workers", str(workers)]
-    command += ["--tokens-per-s", str(tokens_per_s), *(["--uvloop"] if uvloop else [])]
-    with _process(command, stdout=subprocess.PIPE) as process:
-        ready = _Lines(process.stdout).wait("port")
-        print(f"baseline: {ready['stack']}", file=sys.stderr, flush=True)
-        yield Running(process.pid, tuple(ready["workers"]), ready["port"])
+def uvicorn(counting: Counting) -> Iterator[Running]:
+    """The server of `baseline`, ready with all its workers."""
+    command = [sys.executable, str(BASELINE), "--workers", str(counting.workers)]
+    command += ["--tokens-per-s", str(counting.tokens_per_s)]
+    with process(command, stdout=subprocess.PIPE) as started:
+        ready = JsonLines(started.stdout).wait("port")
+        yield Running(ready["port"], (started.pid,), tuple(ready["workers"]))
 
 
 @contextlib.contextmanager
-def _process(command: list[str], **pipes: int) -> Iterator["subprocess.Popen[bytes]"]:
-    process = subprocess.Popen(command, **pipes)  # type: ignore[call-overload]
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            code = process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            raise ServerError(f"{command[1:3]} did not end in {STOP_TIMEOUT_S} s") from None
-    if code != 0:
-        raise ServerError(f"{command[1:3]} ended with exit code {code}")
+def mosec(counting: Counting) -> Iterator[Running]:
+    """The server of `mosec_peer`. It cannot say that it is ready, so it is asked."""
+    batch = -(-counting.streams // counting.workers)
+    environment = {
+        "COUNT_TOKENS_PER_S": str(counting.tokens_per_s),
+        "COUNT_WORKERS": str(counting.workers),
+        "COUNT_BATCH": str(batch),
+        "COUNT_STREAM": str(int(counting.is_streamed)),
+        "COUNT_WAIT_MS": str(round(1000 * MOSEC_GATHER_S) if counting.is_streamed else 1),
+    }
+    port = _free_port()
+    with tempfile.TemporaryDirectory(prefix="mosec-") as directory:
+        command = [
+            str(MOSEC_PYTHON), str(MOSEC_PEER), "--address", HOST, "--port", str(port),
+            "--timeout", str(MOSEC_TIMEOUT_MS), "--capacity", str(MOSEC_CAPACITY),
+            "--log-level", "warning", "--path", f"{directory}/mosec",
+        ]  # fmt: skip
+        with process(command, environment=environment) as started:
+            _wait_answer(f"http://{HOST}:{port}/")
+            yield _mosec_processes(started.pid, port, counting.workers)
 
 
-class _Lines:
-    """The JSON lines of a process, read by a thread so that its pipe never fills."""
-
-    def __init__(self, pipe: IO[bytes] | None) -> None:
-        self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._seen: list[str] = []
-        self._is_starting = True
-        assert pipe is not None, "the process was started with this pipe"
-        threading.Thread(target=self._read, args=(pipe,), daemon=True).start()
-
-    def wait(self, name: str) -> dict[str, Any]:
-        """The next line whose ``event`` is ``name``, or that has a key of that name."""
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.01, deadline_s - time.monotonic()))
-            except queue.Empty:
-                line = None
-            if line is None:
-                raise ServerError(f"no {name} came; the last lines: {self._seen[-20:]}")
-            if line.get("event") == name or name in line:
-                return line
-            if line.get("event") == "not_serving":
-                raise ServerError(f"it does not serve; the last lines: {self._seen[-20:]}")
-
-    def stop_reading(self) -> None:
-        """From now on lines are dropped: reading them would take from the load client's core."""
-        self._is_starting = False
-
-    def _read(self, pipe: IO[bytes]) -> None:
-        for raw in pipe:
-            if not self._is_starting:
-                continue
-            self._seen.append(raw.decode("utf-8", "replace"))
-            with contextlib.suppress(ValueError):
-                line = json.loads(raw)
-                if isinstance(line, dict):
-                    self._lines.put(line)
-        self._lines.put(None)
-
-
-def _workers_ready(url: str) -> tuple[int, ...]:
-    """Wait until no worker is still on its way.
+def wait_workers(port: int) -> tuple[int, ...]:
+    """Wait until no worker of rbee is still on its way.
 
     Returns:
       Their pids.
     """
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s:
-        with urllib.request.urlopen(f"{url}/v1/rbee/workers", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{HOST}:{port}/v1/rbee/workers", timeout=5) as answer:
             workers = json.load(answer)["workers"]
         if all(each["state"] in ("ready", "busy") for each in workers):
             return tuple(each["pid"] for each in workers)
         time.sleep(0.05)
     raise ServerError(f"workers are not ready: {workers}")
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind((HOST, 0))
+        return int(sock.getsockname()[1])
+
+
+def _wait_answer(url: str) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        time.sleep(0.1)
+    raise ServerError(f"{url} did not answer in {START_TIMEOUT_S} s")
+
+
+def _mosec_processes(main: int, port: int, workers: int) -> Running:
+    """Its workers are the processes with the worker's name; all others belong to the front."""
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        found = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children(main)}
+        spawned = tuple(pid for pid, line in found.items() if b"spawn_main" in line)
+        if len(spawned) == workers:
+            time.sleep(1.0)  # they connect to the front; nothing tells when they have
+            front = (main, *(pid for pid in found if pid not in spawned))
+            return Running(port, front, spawned)
+        time.sleep(0.1)
+    raise ServerError(f"mosec has not started {workers} workers in {START_TIMEOUT_S} s")
+
+
+Start = Callable[[Counting], AbstractContextManager[Running]]
+
+STARTS: Final[Mapping[str, Start]] = {
+    "rbee": lambda counting: rbee_counting(counting, lane=True),
+    "rbee-no-lane": lambda counting: rbee_counting(counting, lane=False),
+    "uvicorn": uvicorn,
+    "mosec": mosec,
+}
+
+
+def add_servers(parser: argparse.ArgumentParser, known: tuple[str, ...] = tuple(STARTS)) -> None:
+    """The option that names servers; by default it is all that can run here."""
+    has_mosec = MOSEC_PYTHON.exists()
+    able = [name for name in known if name != "mosec" or has_mosec]
+    parser.add_argument("--servers", nargs="+", choices=known, default=able)
+    if not has_mosec and "mosec" in known:
+        parser.epilog = "mosec is not installed, and left out; `make bench-peers` installs it."

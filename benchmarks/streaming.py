@@ -1,143 +1,105 @@
-"""Many slow streams at once: `rbee serve` beside uvicorn + starlette + zmq.asyncio.
+"""Many streams at once: each opened in --ramp-s, measured for --measure-s while all of them run.
 
-Each round starts a fresh server with workers that generate at a steady pace without a model,
-opens all streams in ``--ramp-s``, measures for ``--measure-s`` while all of them run, and lets
-them end. Rounds of the two servers take turns, in changing order. See docs/performance.md.
+With --hang-up the client ends the streams after the window: for paces that a server cannot keep,
+where the rest would take too long. With --probes-per-s, /health/ready is asked beside them.
+See docs/performance.md.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 
-import usage
-from figures import Round, Window, make_round, median
-from servers import HOST, Running, baseline, rbee
-from streams import Load, count_request, run_load
-from synthetic import synthetic_config
-from transcript import read_transcript
+import load_client
+from figures import Row, table
+from processes import Running
+from rounds import Found, is_whole, run_watched, take_turns
+from servers import Counting, add_servers
 
-Start = Callable[[], AbstractContextManager[Running]]
-
-ROWS = (
+ROWS: tuple[Row, ...] = (
     ("delivered, tokens/s", "delivered_per_s", "{:.0f}"),
-    ("  of what was offered", "delivered_part", "{:.3f}"),
-    ("time to first token p50, ms", "first_p50_ms", "{:.0f}"),
-    ("time to first token p99, ms", "first_p99_ms", "{:.0f}"),
+    ("first chunk p50, ms", "first_chunk_p50_ms", "{:.1f}"),
+    ("first chunk p99, ms", "first_chunk_p99_ms", "{:.0f}"),
+    ("first token p50, ms", "first_token_p50_ms", "{:.0f}"),
+    ("first token p99, ms", "first_token_p99_ms", "{:.0f}"),
     ("delay p50, ms", "delay_p50_ms", "{:.1f}"),
     ("delay p99, ms", "delay_p99_ms", "{:.1f}"),
-    ("supervisor CPU per token, us", "supervisor_us", "{:.1f}"),
-    ("workers CPU per token, us", "workers_us", "{:.1f}"),
-    ("supervisor RSS, MiB", "supervisor_mib", "{:.0f}"),
+    ("tokens per chunk", "tokens_per_chunk", "{:.2f}"),
+    ("tokens per recv", "tokens_per_receive", "{:.2f}"),
+    ("front CPU per token, µs", "front_us", "{:.1f}"),
+    ("workers CPU per token, µs", "workers_us", "{:.1f}"),
+    ("front RSS, MiB", "front_mib", "{:.0f}"),
     ("workers RSS, MiB, together", "workers_mib", "{:.0f}"),
-    ("bytes of body per token", "token_bytes", "{:.0f}"),
+    ("bytes of body per token", "bytes_per_token", "{:.0f}"),
     ("lost tokens", "lost", "{:.0f}"),
     ("duplicated tokens", "duplicated", "{:.0f}"),
     ("streams with an error", "errors", "{:.0f}"),
-    ("client CPU per token, us", "client_us", "{:.1f}"),
-    ("client, part of a core", "client_share", "{:.2f}"),
-    ("others on the machine, cores", "others_share", "{:.2f}"),
+    ("health p50, ms", "health_p50_ms", "{:.2f}"),
+    ("health p99, ms", "health_p99_ms", "{:.2f}"),
+    ("health errors", "health_errors", "{:.0f}"),
+    ("client CPU per token, µs", "client_us", "{:.1f}"),
+    ("client, part of a core", "client_cores", "{:.2f}"),
+    ("others on the machine, cores", "others_cores", "{:.2f}"),
 )
+
+# mosec has no routes of one's own beside its workers; this one says that it lives.
+HEALTH_PATHS = {"mosec": "/"}
 
 
 def main() -> int:
     options = _options()
-    load = Load(options.streams, options.tokens_per_s, options.ramp_s, options.measure_s)
-    config = synthetic_config(options.workers, options.streams, options.tokens_per_s)
-    starts: dict[str, Start] = {
-        "rbee": lambda: rbee(config),
-        "baseline": lambda: baseline(options.workers, load.tokens_per_s, uvloop=options.uvloop),
-    }
-    chosen = [name for name in starts if options.only in (None, name)]
-    rounds: dict[str, list[Round]] = {name: [] for name in chosen}
-    for number in range(options.rounds):
-        for name in chosen if number % 2 == 0 else reversed(chosen):
-            result = measure(starts[name], load)
-            rounds[name].append(result)
-            _tell(f"round {number + 1}, {name}: {_line(result)}")
+    counting = Counting(
+        streams=options.streams, tokens_per_s=options.tokens_per_s, workers=options.workers
+    )
+    rounds = take_turns(
+        options.servers,
+        options.rounds,
+        counting,
+        lambda name, server: measure(name, server, options),
+    )
     if options.json:
-        found = {name: [dataclasses.asdict(each) for each in rounds[name]] for name in chosen}
-        print(json.dumps(found))
+        print(json.dumps(rounds))
     else:
-        print(_table(rounds))
-    is_whole = all(
-        each.lost == each.duplicated == each.errors == 0 for each in rounds.get("rbee", ())
-    )
-    return 0 if is_whole else 1
+        title = f"{options.streams} streams of {options.tokens_per_s:g} tokens/s"
+        print(table(title, ROWS, rounds))
+    return 0 if is_whole(rounds) else 1
 
 
-def measure(start: Start, load: Load) -> Round:
-    """One round against a fresh server."""
-    with start() as server:
-        marks: list[usage.CpuTimes] = []
-        memory: list[int] = []
+def measure(name: str, server: Running, options: argparse.Namespace) -> Found:
+    """One round: the load, and beside it the probe, from the window's begin to its end."""
+    probes: list[load_client.LoadRun] = []
+    path = HEALTH_PATHS.get(name, "/health/ready")
 
-        def at_window(is_begin: bool) -> None:
-            marks.append(_cpu(server))
-            if not is_begin:
-                pids = (server.pid, *server.worker_pids)
-                memory.extend(usage.rss_bytes(pid) for pid in pids)
+    def start_probe() -> None:
+        if options.probes_per_s:
+            times = {"probes_per_s": options.probes_per_s, "run_s": options.measure_s}
+            probes.append(
+                load_client.start("probe", server.port, path=path, connections=16, **times)
+            )
 
-        request = count_request(HOST, server.port, load.tokens, stream=True)
-        raws = run_load(HOST, server.port, load, request, at_window)
-    begin, end = marks
-    window = Window(begin.wall_s, end.wall_s, end.since(begin), memory[0], sum(memory[1:]))
-    transcripts = [read_transcript(raw, load.tokens) for raw in raws]
-    return make_round(transcripts, window, load.tokens_per_s)
-
-
-def _cpu(server: Running) -> usage.CpuTimes:
-    return usage.CpuTimes(
-        supervisor_s=usage.cpu_s(server.pid),
-        workers_s=usage.cpu_s(*server.worker_pids),
-        client_s=time.process_time(),
-        machine_s=usage.machine_cpu_s(),
-        wall_s=time.monotonic(),
-    )
-
-
-def _table(rounds: dict[str, list[Round]]) -> str:
-    """Medians over the rounds, and their ratios where there are two servers."""
-    names = list(rounds)
-    head = f"| median of {len(rounds[names[0]])} |" + "".join(f" {name} |" for name in names)
-    lines = [head + (" ratio |" if len(names) == 2 else "")]
-    lines.append("|---|" + "---:|" * (len(names) + (len(names) == 2)))
-    for title, field, form in ROWS:
-        values = [median([getattr(each, field) for each in rounds[name]]) for name in names]
-        cells = [form.format(value) for value in values]
-        if len(names) == 2:
-            cells.append(f"{values[0] / values[1]:.2f}" if values[1] else "")
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _line(result: Round) -> str:
-    told = (
-        f"{result.delivered_per_s:.0f}/s, first {result.first_p50_ms:.0f}/{result.first_p99_ms:.0f}"
-        f" ms, delay p99 {result.delay_p99_ms:.0f} ms, supervisor {result.supervisor_us:.1f}"
-        f" us/token, client {result.client_share:.2f}, others {result.others_share:.2f},"
-        f" lost {result.lost}, errors {result.errors}"
-    )
-    return told + (f" {result.faults}" if result.faults else "")
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    report = run_watched(
+        "steady", server, per="window_tokens", at_begin=start_probe, streams=options.streams,
+        tokens_per_s=options.tokens_per_s, ramp_s=options.ramp_s,
+        measure_s=options.measure_s, hang_up=options.hang_up,
+    )  # fmt: skip
+    for probe in probes:
+        with probe:
+            health = probe.report()
+        report |= {f"health_{key}": health[f"latency_{key}"] for key in ("p50_ms", "p99_ms")}
+        report["health_errors"] = health["errors"]
+    return report
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    add_servers(parser)
     parser.add_argument("--streams", type=int, default=1000)
     parser.add_argument("--tokens-per-s", type=float, default=20.0, help="of each stream")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--ramp-s", type=float, default=2.0, help="all streams are begun in it")
-    parser.add_argument("--measure-s", type=float, default=9.0)
+    parser.add_argument("--measure-s", type=float, default=6.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=("rbee", "baseline"), help="measure but one")
-    parser.add_argument("--uvloop", action="store_true", help="the baseline on uvloop")
+    parser.add_argument("--hang-up", action="store_true", help="end the streams after the window")
+    parser.add_argument("--probes-per-s", type=float, default=0.0, help="of /health/ready; 0: none")
     parser.add_argument("--json", action="store_true", help="print all rounds as JSON")
     return parser.parse_args()
 

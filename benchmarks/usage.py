@@ -1,54 +1,66 @@
-"""What processes take: CPU time and memory, from /proc. Source: proc(5)."""
+"""What processes take: CPU time, memory and descriptors, from /proc. Source: proc(5)."""
 
+import contextlib
 import os
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from processes import Running
+
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _BUSY_FIELDS: Final = (0, 1, 2, 5, 6)  # of /proc/stat: user nice system irq softirq
 
 
 @dataclass(frozen=True, slots=True)
-class CpuTimes:
-    """CPU seconds so far."""
+class Usage:
+    """What a server has taken so far, and what the whole machine has."""
 
-    supervisor_s: float
+    front_s: float  # CPU, all but the workers
     workers_s: float
-    client_s: float
     machine_s: float  # all processes, and the kernel on behalf of none
     wall_s: float
-
-    def since(self, before: "CpuTimes") -> "CpuTimes":
-        return CpuTimes(
-            self.supervisor_s - before.supervisor_s,
-            self.workers_s - before.workers_s,
-            self.client_s - before.client_s,
-            self.machine_s - before.machine_s,
-            self.wall_s - before.wall_s,
-        )
-
-    @property
-    def others_s(self) -> float:
-        """What the machine did beside the run: the noise of a round."""
-        return self.machine_s - self.supervisor_s - self.workers_s - self.client_s
+    front_bytes: int  # resident now
+    workers_bytes: int
 
 
-def cpu_s(*pids: int) -> float:
-    """User and system time of all threads of these processes, in steps of 10 ms."""
-    ticks = 0
+def read_usage(server: Running) -> Usage:
+    return Usage(
+        front_s=cpu_s(server.front_pids),
+        workers_s=cpu_s(server.worker_pids),
+        machine_s=_machine_cpu_s(),
+        wall_s=time.monotonic(),
+        front_bytes=rss_bytes(server.front_pids),
+        workers_bytes=rss_bytes(server.worker_pids),
+    )
+
+
+def cpu_s(pids: Sequence[int]) -> float:
+    """User and system time of all threads that these processes have now.
+
+    From /proc/PID/task/TID/schedstat, in nanoseconds: the ticks of /proc/PID/stat, 10 ms, are too
+    coarse for a light load.
+    """
+    total_ns = 0
     for pid in pids:
-        stat = Path(f"/proc/{pid}/stat").read_text("ascii", "replace")
-        fields = stat.rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / _TICKS_PER_S
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                total_ns += int((task / "schedstat").read_text("ascii").split()[0])
+    return total_ns / 1e9
 
 
-def machine_cpu_s() -> float:
+def rss_bytes(pids: Sequence[int]) -> int:
+    pages = (int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]) for pid in pids)
+    return sum(pages) * _PAGE_BYTES
+
+
+def descriptors(pids: Sequence[int]) -> int:
+    return sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
+
+
+def _machine_cpu_s() -> float:
     first = Path("/proc/stat").read_text("ascii").split("\n", 1)[0].split()[1:]
     return sum(int(first[index]) for index in _BUSY_FIELDS) / _TICKS_PER_S
-
-
-def rss_bytes(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
