@@ -50,7 +50,7 @@ def sweep(run_dir: Path, instance: str | None = None) -> Swept:
         return mark.partition("/")[0] in names
 
     killed = _kill(instances, workers, is_theirs) if names else set()
-    unkillable = _wait_gone(instances, workers, is_theirs) if names else ()
+    unkillable = _wait_gone(instances, workers, is_theirs, killed) if names else ()
     folders_left = [
         str(folder) for record in instances for folder in Group(_folders(record)).remove()
     ]
@@ -81,6 +81,7 @@ def _wait_gone(
     instances: Iterable[InstanceRecord],
     workers: Iterable[WorkerRecord],
     is_theirs: Callable[[str], bool],
+    killed: set[int],
 ) -> tuple[int, ...]:
     """Wait until nobody is left. Returns: who is, after `GONE_TIMEOUT_S`."""
     until_s = time.monotonic() + GONE_TIMEOUT_S
@@ -88,7 +89,7 @@ def _wait_gone(
         there = {
             record.pid
             for record in workers
-            if is_alive(Identity(record.pid, record.start_ticks))
+            if record.pid in killed and is_alive(Identity(record.pid, record.start_ticks))
         }  # fmt: skip
         for group in _groups(instances):
             there.update(group.pids())
