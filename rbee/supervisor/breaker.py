@@ -58,20 +58,21 @@ class Breaker:
         self._limits = limits
         self._state = self.state(ending.ready_for_s)
         verdict = judge(ending, Record(self.failures, self.failure), limits, chance)
-        if ending.was_poisoned and not ending.was_asked:
-            return verdict  # as if it had not been
-        if self._state is BreakerState.HALF_OPEN and verdict.failure is not None:
+        if self._state is BreakerState.HALF_OPEN and verdict.failures > 0:
             reason = verdict.reason or "the trial failed"
             verdict = replace(verdict, delay_s=None, reason=reason)
-        self._state = BreakerState.CLOSED if verdict.delay_s is not None else BreakerState.OPEN
+        if verdict.delay_s is None:
+            self._state = BreakerState.OPEN
+        elif self._state is not BreakerState.HALF_OPEN or verdict.failure is None:
+            self._state = BreakerState.CLOSED
         self.reason = verdict.reason
         self.failures, self.failure = verdict.failures, verdict.failure
         return verdict
 
     def begin_trial(self) -> None:
-        """The cool-down is over."""
+        """The cool-down is over: what was before does not count, one failure is enough."""
         assert self._state is BreakerState.OPEN
-        self._state = BreakerState.HALF_OPEN
+        self._state, self.failures = BreakerState.HALF_OPEN, 0
 
     def reset(self) -> None:
         """Forget all failures."""

@@ -1,7 +1,7 @@
 """When a slot whose worker ended is filled again. Pure rules.
 
-Rule 1: a worker that ended because it was asked to is no failure, and one that a poison request
-        took along is no failure of its slot.
+Rule 1: a worker that ended because it was asked to is no failure; one that a request took along
+        is none of its slot, as soon as it is known that it was so.
 Rule 2: the wait doubles with each failure in a row; after ``failures_max`` restarts in a row
         the slot stays failed until an operator resets it.
 Rule 3: what a restart cannot help (bad configuration, broken files, a model that does not
@@ -37,7 +37,8 @@ class Ending:
     ready_for_s: float | None  # None: it never got ready
     was_hung: bool = False  # killed for how it lived
     was_out_of_memory: bool = False  # the kernel, or a limit of ours, said so
-    was_poisoned: bool = False  # put down to a request that it had
+    # So many more failures in a row, this one and earlier ones, are known to be a request's doing.
+    pardons: int = 0
 
 
 class Tries(enum.Enum):
@@ -125,11 +126,11 @@ def judge(ending: Ending, record: Record, limits: RestartConfig, chance: float) 
     if ending.was_asked:
         return Verdict(failures=0, delay_s=0.0)
     failure = failure_of(ending)
-    if ending.was_poisoned:
-        return Verdict(record.failures, _delay_s(1, limits, chance), failure=failure)
     if ending.ready_for_s is not None and ending.ready_for_s >= limits.forget_after_s:
         record = Record()
-    failures = record.failures + 1
+    failures = max(0, record.failures + 1 - ending.pardons)
+    if failures == 0:
+        return Verdict(0, _delay_s(1, limits, chance), failure=failure)
     is_second = record.last is not None and record.last.cause is failure.cause
     if failure.tries is Tries.NEVER or (failure.tries is Tries.ONCE and is_second):
         return Verdict(failures, None, failure.reason, failure)

@@ -33,6 +33,10 @@ class SlotDelivery(Delivery, Protocol):
         """No worker will stand here until an operator asks for one, or the cool-down is over."""
         ...
 
+    def pardons(self, slot_id: str) -> int:
+        """How many ends of workers here were a request's doing, as far as is known by now."""
+        ...
+
 
 class SlotEvidence(Evidence, Protocol):
     """Who reports why a worker failed."""
@@ -64,6 +68,7 @@ class Slot:
         self.was_ready = False  # once, at least
         self.pace = Pace()  # of its workers so far
         self._breaker = Breaker()
+        self._pardons = 0  # that were taken into account
         self._wants_worker = True
         self._asked = trio.Event()  # the operator said something
 
@@ -173,7 +178,10 @@ async def _fill_once(slot: Slot, around: Surroundings) -> tuple[Verdict, float]:
     )
     gone_s = trio.current_time()
     worker = slot._release(ending)
-    verdict = slot._breaker.ended(_for_rules(ending), around.restart, around.chance.random())
+    pardons = around.delivery.pardons(slot.slot_id)
+    told = _for_rules(ending, pardons - slot._pardons)
+    slot._pardons = pardons
+    verdict = slot._breaker.ended(told, around.restart, around.chance.random())
     if verdict.failure is None:
         around.log.info("worker_gone", worker=slot.slot_id, how=str(ending))
         if around.evidence is not None and worker is not None:
@@ -189,13 +197,14 @@ async def _fill_once(slot: Slot, around: Surroundings) -> tuple[Verdict, float]:
     return verdict, gone_s
 
 
-def _for_rules(ending: WorkerExit) -> Ending:
+def _for_rules(ending: WorkerExit, pardons: int) -> Ending:
     return Ending(
         was_asked=ending.was_asked,
         exit_code=ending.exit_code,
         ready_for_s=ending.ready_for_s,
         was_hung=ending.verdict in FATAL,
         was_out_of_memory=ending.cause.startswith(Cause.OUT_OF_MEMORY.value),
+        pardons=pardons,
     )
 
 

@@ -202,6 +202,7 @@ class Heard:
     ready: list[Worker] = field(default_factory=list)
     failed_slots: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
+    pardoned: int = 0
 
     def worker_ready(self, worker: Worker) -> None:
         self.ready.append(worker)
@@ -221,6 +222,9 @@ class Heard:
 
     def worker_gone(self, worker: Worker, ending: WorkerExit) -> None:
         self.endings.append(ending)
+
+    def pardons(self, slot_id: str) -> int:
+        return self.pardoned
 
     def slot_failed(self, slot: Any) -> None:
         self.failed_slots.append(slot.slot_id)

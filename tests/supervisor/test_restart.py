@@ -89,9 +89,25 @@ def test_memory_that_ran_out_in_service_is_tried_once() -> None:
 def test_a_failure_that_a_request_is_to_blame_for_is_not_counted() -> None:
     breaker = Breaker()
     for _ in range(100):
-        verdict = breaker.ended(replace(CRASH, was_poisoned=True), LIMITS, 0.5)
+        verdict = breaker.ended(replace(CRASH, pardons=1), LIMITS, 0.5)
         assert (verdict.failures, verdict.delay_s) == (0, 1.0)
     assert breaker.state(None) is BreakerState.CLOSED
+
+
+def test_a_pardon_counts_for_failures_before_it_too() -> None:
+    breaker = Breaker()
+    assert [breaker.ended(CRASH, LIMITS, 0.5).delay_s for _ in range(2)] == [1.0, 2.0]
+    verdict = breaker.ended(replace(CRASH, pardons=2), LIMITS, 0.5)
+    assert (verdict.failures, verdict.delay_s) == (1, 1.0)
+    verdict = breaker.ended(replace(CRASH, pardons=9), LIMITS, 0.5)
+    assert (verdict.failures, verdict.delay_s) == (0, 1.0)
+
+
+def test_a_trial_that_a_request_ended_is_no_failed_trial() -> None:
+    breaker = opened(COOLING)
+    breaker.begin_trial()
+    assert breaker.ended(replace(CRASH, pardons=1), COOLING, 0.5).delay_s == 1.0
+    assert breaker.state(None) is BreakerState.HALF_OPEN
 
 
 def opened(limits: RestartConfig, ending: Ending = CRASH) -> Breaker:
@@ -133,7 +149,7 @@ def test_a_bad_configuration_is_not_tried_again_by_itself() -> None:
 ENDINGS = st.builds(
     Ending,
     st.booleans(), st.none() | st.integers(0, 255), st.none() | st.floats(0, 1000),
-    st.booleans(), st.booleans(), st.booleans(),
+    st.booleans(), st.booleans(), st.integers(0, 2),
 )  # fmt: skip
 
 
@@ -150,8 +166,8 @@ def test_a_breaker_lets_no_more_through_in_a_row_than_it_may(
         verdict = breaker.ended(ending, limits, chance)
         if ending.was_asked or (ending.ready_for_s or 0) >= limits.forget_after_s:
             in_a_row = 0
-        if not ending.was_asked and not ending.was_poisoned:
-            in_a_row += 1
+        if not ending.was_asked:
+            in_a_row = max(0, in_a_row + 1 - ending.pardons)
         assert in_a_row <= failures_max or verdict.delay_s is None
         assert (breaker.state(None) is BreakerState.OPEN) == (verdict.delay_s is None)
         assert isinstance(breaker.failure, Failure) or breaker.failures == 0
