@@ -16,6 +16,8 @@ import threading
 import time
 from typing import Any, Final, Protocol, TextIO, cast
 
+import msgspec
+
 from rbee.config import LogConfig
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -109,7 +111,7 @@ def open_log(config: LogConfig) -> Log:
     if as_text:
         renderer: list[Any] = [_escape_controls, structlog.dev.ConsoleRenderer(colors=is_terminal)]
     else:
-        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_to_json)]
     writer = LineWriter(_STDERR)
     atexit.register(writer.close)
     structlog.configure(
@@ -120,6 +122,10 @@ def open_log(config: LogConfig) -> Log:
     )
     log: Log = structlog.get_logger()
     return log
+
+
+def _to_json(event: object, **_options: object) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
 def _escape_controls(_logger: object, _method: str, event: Any) -> Any:  # noqa: ANN401
