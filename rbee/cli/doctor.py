@@ -47,7 +47,7 @@ def doctor(*, config: Path | None = None, prepare: bool = False, json: bool = Fa
 
 def examine_all(path: Path | None) -> "Iterator[Finding]":
     """All checks, one after the other. None raises, whatever package is broken or missing."""
-    from rbee.cli.checks import gpu, place, software, system
+    from rbee.cli.checks import gpu, limits, place, software, system
     from rbee.cli.checks.finding import examine
 
     @functools.cache
@@ -68,8 +68,8 @@ def examine_all(path: Path | None) -> "Iterator[Finding]":
         ("open files", system.check_files),
         ("core dumps", system.check_core_dumps),
         ("locked memory", system.check_locked_memory),
-        ("cgroups", system.check_cgroups),
         ("config", lambda: reading()[0]),
+        ("cgroups", lambda: limits.check_cgroups(config())),
         ("models", lambda: place.check_models(config())),
         ("run dir", lambda: place.check_run_dir(config().server.run_dir)),
         ("port", lambda: place.check_port(config().server.bind)),

@@ -10,15 +10,18 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rbee.cli.checks import gpu, place, software, system
+from rbee.cli.checks import gpu, limits, place, software, system
 from rbee.cli.checks.finding import Finding, examine
 from rbee.config import Config, ModelConfig
 from rbee.errors import ExitCode
+from rbee.supervisor.cgroup import Means, foresee, own_places
 from tests.cli.answering import Answers, serving
 from tests.cli.running import TIMEOUT_S, run_rbee
+from tests.supervisor.held import opened_ground
 
 INFINITY = resource.RLIM_INFINITY
 
@@ -75,7 +78,7 @@ def test_doctor_looks_on_where_packages_are_missing(tmp_path: Path) -> None:
     assert len(lines) == 17
     failed = [line for line in lines if "cannot be checked: import of" in line]
     assert [line.split()[1] for line in failed] == [
-        "gpu", "exllamav2", "cuda", "config", "models", "run", "port", "disk",
+        "gpu", "exllamav2", "cuda", "config", "cgroups", "models", "run", "port", "disk",
     ]  # fmt: skip
 
 
@@ -172,8 +175,9 @@ def test_gpu_in_the_box_that_nvml_does_not_show_fails(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("finding", "verdict"),
     [
-        (system.judge_files(256, 4096), "fail"),
-        (system.judge_files(1024, 4096), "warn"),
+        (system.judge_files(256, 256), "fail"),
+        (system.judge_files(256, 1024), "warn"),
+        (system.judge_files(256, 4096), "ok"),
         (system.judge_files(65_536, INFINITY), "ok"),
         (system.judge_files(INFINITY, INFINITY), "ok"),
         (system.judge_core_dumps(0), "ok"),
@@ -187,7 +191,6 @@ def test_gpu_in_the_box_that_nvml_does_not_show_fails(tmp_path: Path) -> None:
         (system.judge_clock(1.8e9, 5), "warn"),
         (system.judge_clock(1.8e9, 0), "ok"),
         (system.judge_clock(1.8e9, -1), "ok"),
-        (system.judge_cgroups([], Path("/nowhere")), "warn"),
     ],
     ids=str,
 )
@@ -195,16 +198,36 @@ def test_limits_are_judged(finding: Finding, verdict: str) -> None:
     assert finding.verdict == verdict
 
 
-def test_cgroup_modes_are_told_apart(tmp_path: Path) -> None:
-    assert system.judge_cgroups(["1:cpu:/"], tmp_path).found == "v1"
-    (tmp_path / "unified").mkdir()
-    hybrid = system.judge_cgroups(["1:cpu:/", "0::/"], tmp_path)
-    assert hybrid.found == "v1 and v2 side by side (hybrid)"
-    (tmp_path / "cgroup.controllers").touch()
-    (tmp_path / "me").mkdir()
-    (tmp_path / "me" / "cgroup.procs").touch()
-    assert system.judge_cgroups(["0::/me"], tmp_path).found == "v2, ours to divide"
-    assert system.judge_cgroups(["0::/gone"], tmp_path).found == "v2, not ours to divide"
+def limited(**limits: Any) -> Config:
+    return Config(model=(ModelConfig(ref="synthetic", **limits),))
+
+
+NO_CGROUPS = Means(problems=("kill: not mounted", "cpu: not mounted"))
+CGROUPS = Means("cgroup2", "cgroup1", "cgroup1", "cgroup1")
+
+
+@pytest.mark.parametrize(
+    ("means", "config", "verdict", "words"),
+    [
+        (CGROUPS, limited(cpus=1.0), "ok", "memory: cgroup1"),
+        (NO_CGROUPS, limited(cpus=1.0), "fail", "cpus cannot be held here (cpu: not mounted)"),
+        (NO_CGROUPS, limited(memory_bytes_max=1 << 30), "warn", "only watched"),
+        (NO_CGROUPS, limited(), "warn", "may be missed"),
+    ],
+    ids=["held", "not held", "watched", "not killed together"],
+)
+def test_what_can_hold_the_limits_is_told(
+    means: Means, config: Config, verdict: str, words: str
+) -> None:
+    finding = limits.judge_means(means, config)
+    assert finding.verdict == verdict
+    assert words in finding.found
+
+
+def test_what_is_foreseen_is_what_a_server_then_finds() -> None:
+    foreseen = foresee(own_places())
+    with opened_ground(own_places(), "memory", "cpu", "pids") as ground:
+        assert ground.means == foreseen
 
 
 def test_run_dir_that_is_held_or_left_is_told(tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ MIB = 1024 * 1024
 # The server sees no control groups: in a mount namespace of its own, they are not mounted.
 WITHOUT_CGROUPS = ("unshare", "-m", "sh", "-c", 'umount -R /sys/fs/cgroup && exec "$@"', "sh")
 
-# A retry would take the fault to the neighbour.
-NO_RETRIES = "[worker]\nretries_max = 0\n"
+# A failover would take the fault to the neighbour.
+NO_FAILOVERS = "[worker]\nfailovers_max = 0\n"
 
 
 def left_over(instance: InstanceRecord) -> list[int]:
@@ -37,7 +37,7 @@ def strays(world: World) -> list[int]:
 
 def hog(world: World, slots: int, mib: int, gib: int, prompt: str) -> None:
     world.configure(
-        head=NO_RETRIES,
+        head=NO_FAILOVERS,
         model=f"slots = {slots}\nmemory_bytes_max = {mib * MIB}",
         synthetic=f'fault = "hog_memory"\nfault_prompt = "{prompt}"\n'
         f"hog_bytes = {gib * 1024 * MIB}",

@@ -1,11 +1,9 @@
-"""What the kernel grants: limits, cgroups, disk and clock."""
+"""What the kernel grants: limits, disk and clock."""
 
 import ctypes
-import os
 import resource
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +18,6 @@ DISK_BYTES_WANTED: Final = 1024**3
 EARLIEST_S: Final = 1_767_225_600  # 2026-01-01: rbee is not older
 _TIMEX_BYTES: Final = 512  # struct timex has 208 on 64 bits
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
-_CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 def check_files() -> Finding:
@@ -28,16 +25,15 @@ def check_files() -> Finding:
 
 
 def judge_files(soft: int, hard: int) -> Finding:
-    """Open files: each stream needs one."""
-    unlimited = resource.RLIM_INFINITY
-    files = float("inf") if soft == unlimited else soft
-    found = f"{_limit(soft)} (at most {_limit(hard)})"
-    mend = "ulimit -n 65536, or LimitNOFILE=65536 in the systemd unit"
+    """Open files: each stream needs one. rbee serve raises its soft limit to the hard one."""
+    files = float("inf") if hard == resource.RLIM_INFINITY else hard
+    found = f"{_limit(soft)}, raised to {_limit(hard)} by rbee serve"
+    mend = "ulimit -Hn 65536 as root, or LimitNOFILE=65536 in the systemd unit"
     if files < FILES_MIN:
         return Finding("open files", "fail", found, mend)
     if files < FILES_WANTED:
         return Finding("open files", "warn", f"{found}: each stream takes one", mend)
-    return Finding("open files", "ok", found)
+    return Finding("open files", "ok", _limit(soft) if soft == hard else found)
 
 
 def check_core_dumps() -> Finding:
@@ -69,34 +65,6 @@ def judge_locked_memory(soft: int) -> Finding:
         f"{soft} bytes, less than {LOCKED_BYTES_WANTED}",
         "ulimit -l 8192, or LimitMEMLOCK=8M in the systemd unit",
     )
-
-
-def check_cgroups() -> Finding:
-    """Which cgroups there are, and whether our own group may be divided by us."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text("utf-8").splitlines()
-    except OSError as error:
-        return _no_cgroups(str(error))
-    return judge_cgroups(lines, _CGROUPS)
-
-
-def judge_cgroups(lines: Sequence[str], root: Path) -> Finding:
-    """Args:
-    lines: of ``/proc/self/cgroup``.
-    root: where cgroups are mounted.
-    """
-    own = next((line.removeprefix("0::/") for line in lines if line.startswith("0::")), None)
-    if own is None and not lines:
-        return _no_cgroups("this process is in no cgroup")
-    if own is not None and (root / "cgroup.controllers").is_file():
-        delegated = os.access(root / own / "cgroup.procs", os.W_OK)
-        return Finding("cgroups", "ok", f"v2, {'' if delegated else 'not '}ours to divide")
-    hybrid = own is not None and (root / "unified").is_dir()
-    return Finding("cgroups", "ok", "v1 and v2 side by side (hybrid)" if hybrid else "v1")
-
-
-def _no_cgroups(why: str) -> Finding:
-    return Finding("cgroups", "warn", why, "mount cgroup2 at /sys/fs/cgroup")
 
 
 def check_disk(path: Path) -> Finding:

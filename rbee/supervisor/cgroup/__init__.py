@@ -8,6 +8,7 @@ cgroup-v2.rst and cgroup-v1/{memory,freezer-subsystem,pids}.rst; cgroups(7).
 
 from rbee.supervisor.cgroup.ground import Ground, Means, folder_name
 from rbee.supervisor.cgroup.group import Group
+from rbee.supervisor.cgroup.outlook import foresee
 from rbee.supervisor.cgroup.places import Place, own_places
 
-__all__ = ["Ground", "Group", "Means", "Place", "folder_name", "own_places"]
+__all__ = ["Ground", "Group", "Means", "Place", "folder_name", "foresee", "own_places"]
