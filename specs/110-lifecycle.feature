@@ -123,3 +123,53 @@ Feature: Workers are started, watched, replaced and stopped (R1, R6, R7, R13, R1
     Given a server with 2 workers that will ignore_all
     When the server is killed
     Then no worker process is left within 2 seconds
+
+  Scenario Outline: A worker that beats but does not advance is found out, and says why
+    Given a server with 1 worker and quick limits that will <fault> when asked "please hang"
+    When a request with the prompt "please hang" is streaming
+    Then the log says "worker_killed" within 12 seconds, because of "<reason>"
+    And a crash report tells the cause "hang", 1 open request and the stack of "<function>"
+    And no crash report holds "please hang"
+
+    Examples:
+      | fault        | reason                  | function |
+      | hang_in_step | no engine step          | _hang    |
+      | silent_step  | livelock                | step     |
+
+  Scenario: A worker whose call holds the interpreter lock tells its stacks all the same
+    Given a server with 1 worker and quick limits that will hang_with_gil when asked "please hang"
+    When a request with the prompt "please hang" is streaming
+    Then the log says "worker_killed" within 3 seconds, because of "no beat"
+    And a crash report tells the cause "hang", 1 open request and the stack of "_hang_with_gil"
+
+  Scenario: A crash leaves a report, and reports outlive the server
+    Given a server with 1 worker and quick limits that will crash when asked "please crash"
+    When a request with the prompt "please crash" is streaming
+    Then the log says "crash_reported" within 5 seconds
+    And a crash report tells that it "ended by signal 11", with "Segmentation fault" in its last lines
+    When the server is stopped and started again
+    Then a crash report tells that it "ended by signal 11", with "Segmentation fault" in its last lines
+
+  Scenario: A reset closes the breaker of a slot that has failed
+    Given a server with 1 worker
+    When the worker is killed, and so are the next 3 as they start
+    Then the log says "slot_failed" within 20 seconds, because of "4 failures in a row"
+    And the status shows an open breaker for "load_failure"
+    When the operator resets the worker
+    Then the log says "worker_spawned" within 2 seconds
+    And the server becomes ready again within 10 seconds
+    And the status shows no breaker
+
+  Scenario: After a cool-down one worker is tried
+    Given a server with 1 worker, no restarts and a cool-down of 1 second
+    When the worker is killed
+    And the worker that comes after it is killed
+    Then the log says "slot_failed" within 5 seconds, because of "failures in a row"
+    And the log says "slot_on_trial" within 3 seconds
+    And the server becomes ready again within 10 seconds
+    And the status shows a half_open breaker for "load_failure"
+
+  Scenario: A server that can never serve ends, if that is wanted
+    Given a starting server whose workers will out_of_memory at once, and that is to exit then
+    Then the log says "hopeless" within 10 seconds, because of "every slot has failed"
+    And the server exits by itself with code 69

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.specs.evidence_steps import STEPS as EVIDENCE
 from tests.specs.inference_steps import STEPS as INFERENCE
 from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
 from tests.specs.recovery_steps import STEPS as RECOVERY
@@ -16,6 +17,7 @@ ALL = Steps()
 ALL._steps = {
     **LIFECYCLE._steps,
     **INFERENCE._steps,
+    **EVIDENCE._steps,
     **RECOVERY._steps,
     **RESOURCES._steps,
 }
