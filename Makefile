@@ -40,15 +40,14 @@ check: lint test ## ruff, mypy --strict, import contracts, tests
 
 bench: setup ## a short run of every benchmark, beside the peers that are installed
 	$(MAKE) --no-print-directory -C benchmarks/load BUILD=$(CURDIR)/build
-	$(BIN)/python benchmarks/streaming.py --rounds 1
-	$(BIN)/python benchmarks/streaming.py --rounds 1 --probes-per-s 50 --servers rbee
+	$(BIN)/python benchmarks/streaming.py --rounds 1 --probes-per-s 50
 	$(BIN)/python benchmarks/streaming.py --rounds 1 --tokens-per-s 100 --hang-up
 	$(BIN)/python benchmarks/growth.py --rounds 1 --servers rbee
 	$(BIN)/python benchmarks/plain_requests.py --rounds 1 --measure-s 2
 	$(BIN)/python benchmarks/idle_connections.py --rounds 1
 	$(BIN)/python benchmarks/restarts.py --kills 20
-	$(BIN)/python benchmarks/churn.py --run-s 40 --warm-s 20
 	$(BIN)/python benchmarks/engine_overhead.py --bursts 3
+	$(BIN)/python benchmarks/churn.py --run-s 60 --warm-s 30
 
 PEERS := build/peers
 

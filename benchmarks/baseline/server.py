@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import itertools
 import json
+import logging
 import signal
 import socket
 import subprocess
@@ -173,6 +174,8 @@ def _completion(request_id: int, body: _Body, text: str) -> dict[str, object]:
 
 async def serve(workers_count: int, tokens_per_s: float) -> None:
     """Serve until SIGTERM. Prints one line of JSON when it is ready."""
+    # A line for each write to a client that has hung up would cost more than the write.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)
     # uvicorn raises the signal again when it is done; what comes after must still run.
     signal.signal(signal.SIGTERM, lambda *_: None)
     # Its protocol is named, as uvicorn's own listener does: asyncio turns off Nagle's algorithm
