@@ -33,10 +33,13 @@ class ServerConfig(Section, frozen=True):
     run_dir: str = ""  # "": $XDG_RUNTIME_DIR/rbee, else /run/rbee for root, else /tmp/rbee-UID
     state_dir: str = ""  # for crash reports; "": $STATE_DIRECTORY, else see docs/recovery.md
     allowed_hosts: tuple[str, ...] = ()  # Host names taken beside loopback names
+    lane: bool = True  # the hot routes past hypercorn; off: every request goes through it
     body_bytes_max: Annotated[int, Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Seconds = 30.0  # a request's body must have come by then
     deadline_s: Seconds = 300.0  # of a request that names none
     deadline_s_max: Seconds = 3600.0
+    first_token_timeout_s: Seconds = 300.0  # from a request's arrival to its first token
+    stall_timeout_s: Seconds = 120.0  # from one token of a request to the next
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 12.0  # running streams after SIGTERM
     queue_requests_max: Annotated[int, Meta(ge=0, le=100_000)] = 1024  # waiting, over all models
     parked_bytes_max: Annotated[int, Meta(ge=4096, le=16 * 1024 * 1024)] = 256 * 1024  # per client

@@ -111,7 +111,10 @@ def open_log(config: LogConfig) -> Log:
     if as_text:
         renderer: list[Any] = [_escape_controls, structlog.dev.ConsoleRenderer(colors=is_terminal)]
     else:
-        renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_to_json)]
+        renderer = [
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(_to_json),
+        ]
     writer = LineWriter(_STDERR)
     atexit.register(writer.close)
     structlog.configure(

@@ -35,6 +35,7 @@ from rbee.supervisor.devices import survey_gpus
 from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.http_server import HttpLimits, bind_sockets, serve_http
 from rbee.supervisor.instance import Instance
+from rbee.supervisor.lane import Lane
 from rbee.supervisor.last_lines import LastLines
 from rbee.supervisor.launch import Launcher
 from rbee.supervisor.limits import limits_of
@@ -252,9 +253,13 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
     """Serve until a signal has come and what is open was answered, or had its time."""
     closing = trio.Event()
     api = make_face(house.pool, house.operations, house.config.server, house.log)
+    settings = house.config.server
+    front = Lane(api, settings, limits, house.log, closing) if settings.lane else None
     async with trio.open_nursery() as faces:
         await faces.start(
-            functools.partial(serve_http, api.app, sockets, limits, log=house.log, shutdown=closing)
+            functools.partial(
+                serve_http, api.app, sockets, limits, log=house.log, shutdown=closing, front=front
+            )
         )
         await house.drain_asked.wait()
         house.pool.drain()

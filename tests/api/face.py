@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Scope
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.app import make_face, make_hot_routes, make_routes
+from rbee.supervisor.api.generation import Surroundings
+from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.views import BreakerView, CrashView, ModelView, Readiness, WorkerView
 from tests.api.fake_generator import FakeGenerator
 
@@ -37,8 +39,10 @@ CRASH = CrashView(
 def every_route() -> list[Route]:
     """Every route that the face has."""
     operations, config = FakeOperations(), ServerConfig()
-    hot = make_hot_routes(FakeGenerator(), operations, config, lambda: 0.0)
-    return make_routes(hot, operations, config)
+    open_requests = OpenRequests()
+    surroundings = Surroundings(FakeGenerator(), open_requests)
+    hot = make_hot_routes(surroundings, operations, config, lambda: 0.0)
+    return make_routes(hot, open_requests, operations, config)
 
 
 @dataclass

@@ -13,12 +13,15 @@ from rbee.logs import Log
 from rbee.supervisor.api.admin import admin_routes
 from rbee.supervisor.api.answers import Answer
 from rbee.supervisor.api.asgi import AsgiFace
+from rbee.supervisor.api.generation import Surroundings
 from rbee.supervisor.api.guard import Guard
 from rbee.supervisor.api.health import health_answers
 from rbee.supervisor.api.hot import HotGet, HotRoutes
 from rbee.supervisor.api.models import list_models, model_routes
+from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.openai import UnixClock, generation_routes, openai_routes
 from rbee.supervisor.api.ports import Generator, Operations
+from rbee.supervisor.api.requests import request_routes
 from rbee.supervisor.api.routing import Endpoint, no_such_route, route
 
 
@@ -32,22 +35,28 @@ class Face:
 
 
 def make_hot_routes(
-    generator: Generator, operations: Operations, config: ServerConfig, unix_clock: UnixClock
+    surroundings: Surroundings,
+    operations: Operations,
+    config: ServerConfig,
+    unix_clock: UnixClock,
 ) -> HotRoutes:
     """The routes that are answered without a wait."""
     health = health_answers(operations)
     gets = {path: HotGet(answer, is_quiet=True) for path, answer in health.items()}
     gets["/v1/models"] = HotGet(lambda: list_models(operations), is_quiet=False)
-    posts = {each.path: each for each in generation_routes(generator, config, unix_clock)}
+    posts = {each.path: each for each in generation_routes(surroundings, config, unix_clock)}
     return HotRoutes(gets, posts)
 
 
-def make_routes(hot: HotRoutes, operations: Operations, config: ServerConfig) -> list[Route]:
+def make_routes(
+    hot: HotRoutes, open_requests: OpenRequests, operations: Operations, config: ServerConfig
+) -> list[Route]:
     """Every route of the face, for ASGI. docs/api.md lists the same."""
     return [
         *(route(path, get=_at_once(g.answer), is_quiet=g.is_quiet) for path, g in hot.gets.items()),
         *openai_routes(list(hot.posts.values()), config),
         *model_routes(operations),
+        *request_routes(open_requests),
         *admin_routes(operations),
     ]
 
@@ -67,8 +76,10 @@ def make_face(
       operations: what operators see and do.
       unix_clock: what time it is for people. Deadlines run on trio's clock.
     """
-    hot = make_hot_routes(generator, operations, config, unix_clock)
-    routes = make_routes(hot, operations, config)
+    open_requests = OpenRequests()
+    surroundings = Surroundings(generator, open_requests)
+    hot = make_hot_routes(surroundings, operations, config, unix_clock)
+    routes = make_routes(hot, open_requests, operations, config)
     router = Router(routes, redirect_slashes=False, default=no_such_route)
     guard = Guard(config, log)
     return Face(AsgiFace(router, guard), hot, guard)

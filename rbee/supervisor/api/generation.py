@@ -9,10 +9,14 @@ Rule 2: a generation tells its reply exactly one end: `answer`, `end` or `fail`;
         `abandon`. However it ends, no ask of it stays open.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
+
+import trio
 
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.events import DONE
+from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.order import Order
 from rbee.supervisor.api.ports import Generator
 from rbee.supervisor.api.shape import Choice, Shape, Usage
@@ -50,25 +54,46 @@ class Reply(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class TimeLimits:
+    """How long a generation may take."""
+
+    deadline_s: float  # on trio's clock
+    first_token_timeout_s: float  # from its start
+    stall_timeout_s: float  # between tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all generations share."""
+
+    generator: Generator
+    open_requests: OpenRequests
+
+
 class Generation:
     """One answer, streamed or whole.
 
     Args:
-      deadline_s: on trio's clock. The face calls `expire` then.
+      answer_id: "chatcmpl-…". By this and by its correlation id it can be cancelled.
     """
 
     def __init__(  # noqa: PLR0913  # all that makes an answer
         self,
-        generator: Generator,
+        surroundings: Surroundings,
+        answer_id: str,
         order: Order,
         shape: Shape,
         *,
         reply: Reply,
         visit: Visit,
-        deadline_s: float,
+        limits: TimeLimits,
     ) -> None:
-        self.deadline_s = deadline_s
-        self._generator = generator
+        self._open_requests = surroundings.open_requests
+        self._generator = surroundings.generator
+        self._ids = (answer_id, visit.correlation_id)
+        self._limits = limits
+        self._started_s = self._progress_s = 0.0
         self._order = order
         self._shape = shape
         self._reply = reply
@@ -83,13 +108,20 @@ class Generation:
     def is_over(self) -> bool:
         return self._is_over
 
+    def next_check_s(self, now_s: float) -> float:
+        """When the face is to call `check_time`; it may be that nothing is wrong then."""
+        limits = self._limits
+        # A first token that comes until then brings the end of a stall nearer, but not before.
+        return min(limits.deadline_s, self._due_by_progress_s(), now_s + limits.stall_timeout_s)
+
     def start(self, now_s: float) -> None:
         """Submit the asks.
 
         Raises:
           RequestError: refused; nothing was taken.
         """
-        remaining_s = self.deadline_s - now_s
+        self._started_s = now_s
+        remaining_s = self._limits.deadline_s - now_s
         if remaining_s <= 0:
             raise _deadline_exceeded()
         try:
@@ -102,10 +134,20 @@ class Generation:
         except RequestError as error:
             self.abandon(error.code.value)
             raise
+        for each in self._ids:
+            self._open_requests.add(each, self)
 
-    def expire(self) -> None:
-        """Its deadline has passed."""
-        self.fail(_deadline_exceeded())
+    def check_time(self, now_s: float) -> None:
+        """Fail if the deadline, or the time that a token may take, has passed."""
+        if now_s >= self._limits.deadline_s:
+            self.fail(_deadline_exceeded())
+        elif now_s >= self._due_by_progress_s():
+            what = "next" if self._progress_s else "first"
+            self.fail(_deadline_exceeded(f"the {what} token of this request did not come in time"))
+
+    def cancel(self) -> None:
+        """Somebody asked for its end."""
+        self.fail(RequestError(ErrorCode.CANCELLED, "this request was cancelled on demand"))
 
     def fail(self, error: RequestError) -> None:
         """There will be no more: tell the client so."""
@@ -142,8 +184,16 @@ class Generation:
                 self._complete()
 
     def flush(self) -> None:
-        if self._has_begun and not self._is_over:
+        if self._is_over:
+            return
+        self._progress_s = trio.current_time()
+        if self._has_begun:
             self._reply.flush()
+
+    def _due_by_progress_s(self) -> float:
+        if self._progress_s:
+            return self._progress_s + self._limits.stall_timeout_s
+        return self._started_s + self._limits.first_token_timeout_s
 
     def _complete(self) -> None:
         self._request_ids.clear()  # the generator has forgotten them
@@ -166,6 +216,8 @@ class Generation:
         for request_id in self._request_ids:
             self._generator.cancel(request_id, outcome)
         self._request_ids.clear()
+        for each in self._ids:
+            self._open_requests.discard(each, self)
 
     def _usage(self) -> Usage:
         return Usage(
@@ -193,5 +245,7 @@ class _ChoiceSink:
         self._generation.fail(error)
 
 
-def _deadline_exceeded() -> RequestError:
-    return RequestError(ErrorCode.DEADLINE_EXCEEDED, "the deadline of this request has passed")
+def _deadline_exceeded(
+    message: str = "the deadline of this request has passed",
+) -> RequestError:
+    return RequestError(ErrorCode.DEADLINE_EXCEEDED, message)

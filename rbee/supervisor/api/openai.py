@@ -22,9 +22,8 @@ from rbee.supervisor.api.deadlines import (
     read_remaining,
     rfc_3339,
 )
-from rbee.supervisor.api.generation import Generation, Reply
+from rbee.supervisor.api.generation import Generation, Reply, Surroundings, TimeLimits
 from rbee.supervisor.api.order import Order
-from rbee.supervisor.api.ports import Generator
 from rbee.supervisor.api.request_body import BodyReader
 from rbee.supervisor.api.routing import route
 from rbee.supervisor.api.shape import Shape
@@ -41,15 +40,12 @@ class GenerationRoute:
     id_prefix: str  # of the answers' ids
     read: Callable[[bytes], Order]  # raises `RequestError`
     make_shape: Callable[[str, int, Order], Shape]  # from an answer's id, its time and its order
-    generator: Generator
+    surroundings: Surroundings
     config: ServerConfig
     unix_clock: UnixClock
 
-    def deadline(self, visit: Visit) -> float:
+    def limits(self, visit: Visit) -> TimeLimits:
         """Read the request's deadline, and have the answer say it.
-
-        Returns:
-          Its time on trio's clock.
 
         Raises:
           RequestError: it is malformed.
@@ -64,30 +60,30 @@ class GenerationRoute:
         )
         told = rfc_3339(now_unix_s + remaining_s)
         visit.headers.append((DEADLINE_HEADER.lower().encode(), told.encode()))
-        return trio.current_time() + remaining_s
+        return TimeLimits(
+            trio.current_time() + remaining_s,
+            self.config.first_token_timeout_s,
+            self.config.stall_timeout_s,
+        )
 
-    def open(self, order: Order, deadline_s: float, visit: Visit, reply: Reply) -> Generation:
+    def open(self, order: Order, limits: TimeLimits, visit: Visit, reply: Reply) -> Generation:
         """The generation of an order; `Generation.start` submits it."""
         visit.facts.update(model=order.model, stream=order.is_streamed, choices=len(order.asks))
         answer_id = new_answer_id(self.id_prefix)
         shape = self.make_shape(answer_id, int(self.unix_clock()), order)
         return Generation(
-            self.generator, order, shape, reply=reply, visit=visit, deadline_s=deadline_s
+            self.surroundings, answer_id, order, shape, reply=reply, visit=visit, limits=limits
         )
 
 
 def generation_routes(
-    generator: Generator, config: ServerConfig, unix_clock: UnixClock
+    surroundings: Surroundings, config: ServerConfig, unix_clock: UnixClock
 ) -> list[GenerationRoute]:
+    common = surroundings, config, unix_clock
     return [
-        GenerationRoute(
-            "/v1/chat/completions", "chatcmpl", read_chat, ChatShape, generator, config, unix_clock
-        ),
-        GenerationRoute(
-            "/v1/completions", "cmpl", read_completion, CompletionShape, generator, config,
-            unix_clock,
-        ),
-    ]  # fmt: skip
+        GenerationRoute("/v1/chat/completions", "chatcmpl", read_chat, ChatShape, *common),
+        GenerationRoute("/v1/completions", "cmpl", read_completion, CompletionShape, *common),
+    ]
 
 
 def openai_routes(routes: list[GenerationRoute], config: ServerConfig) -> list[Route]:
@@ -107,14 +103,14 @@ class _Endpoint:
 
     async def __call__(self, request: Request) -> ASGIApp:
         visit = visit_of(request.scope)
-        deadline_s = self._route.deadline(visit)
+        limits = self._route.limits(visit)
         order = await self._bodies.read(visit, request.receive, self._route.read)
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             reply = AsgiReply(
                 visit, self._kept_bytes_max, lambda reason: _break(generation, reason)
             )
-            generation = self._route.open(order, deadline_s, visit, reply)
+            generation = self._route.open(order, limits, visit, reply)
             await _answer(generation, reply, scope, receive, send)
 
         return answer
@@ -153,8 +149,9 @@ async def _watch_client(generation: Generation, receive: Receive, answer: trio.C
 
 
 async def _watch_time(generation: Generation) -> None:
-    await trio.sleep_until(generation.deadline_s)
-    generation.expire()
+    while not generation.is_over:
+        await trio.sleep_until(generation.next_check_s(trio.current_time()))
+        generation.check_time(trio.current_time())
 
 
 def _break(generation: Generation, reason: str) -> None:

@@ -50,7 +50,7 @@ PROBLEMS: Final[Mapping[ErrorCode, Problem]] = {
     ErrorCode.SLOW_CLIENT: Problem(408, _INVALID),
     ErrorCode.INTERNAL_ERROR: Problem(500, _SERVER),
     ErrorCode.ENGINE_FAILED: Problem(500, _SERVER),
-    ErrorCode.CANCELLED: Problem(503, _SERVER),
+    ErrorCode.CANCELLED: Problem(410, _INVALID),  # not 409 or 5xx: clients would ask again
     ErrorCode.DRAINING: Problem(503, _SERVER),
     ErrorCode.MODEL_UNAVAILABLE: Problem(503, _SERVER),
     ErrorCode.WORKER_FAILED: Problem(503, _SERVER),

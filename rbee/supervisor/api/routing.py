@@ -46,10 +46,15 @@ class ByMethod:
 
 
 def route(
-    path: str, *, get: Endpoint | None = None, post: Endpoint | None = None, is_quiet: bool = False
+    path: str,
+    *,
+    get: Endpoint | None = None,
+    post: Endpoint | None = None,
+    delete: Endpoint | None = None,
+    is_quiet: bool = False,
 ) -> Route:
     """A route of the face."""
-    given = {"GET": get, "POST": post}
+    given = {"GET": get, "POST": post, "DELETE": delete}
     endpoints = {method: each for method, each in given.items() if each is not None}
     return Route(path, ByMethod(path, endpoints, is_quiet=is_quiet))
 

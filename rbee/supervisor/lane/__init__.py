@@ -1,7 +1,9 @@
 """The lane: plain HTTP/1.1 requests on the hot routes, answered without a task per request.
 
 lane.py        the loop: accepts, waits, takes turns, drains
+carrier.py     what a connection sees of the loop
 connection.py  one connection: socket, machine, and the request that it answers
+client_socket.py  what one client says, what it is sent, and how it is left
 timers.py      until when each connection may go on as it does (pure)
 machine.py     what one connection says: bytes in, events and bytes out (pure)
 head.py        reads the head of a request (pure; the one file that knows httptools)

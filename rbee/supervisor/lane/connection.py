@@ -2,35 +2,29 @@
 
 Rule 1: nothing here waits. The loop says what the socket is ready for and when time is up; the
         pool says, through the running `Generation`, what there is to tell.
-Rule 2: bytes go straight to the kernel. What it does not take is parked, bounded for a stream,
-        and no further request is read before it has left.
+Rule 2: no further request is read before an answer has left for the kernel; of a stream, only
+        so much may be waiting to.
 Rule 3: each request that has come in departs past the guard exactly once.
 """
 
+import contextlib
 import enum
 import socket
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
-from rbee.errors import RequestError
-from rbee.logs import Log
+from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.answers import JSON_TYPE, Answer
 from rbee.supervisor.api.asgi_reply import STREAM_HEADERS
 from rbee.supervisor.api.events import failure_events
 from rbee.supervisor.api.generation import Generation
-from rbee.supervisor.api.guard import Guard
-from rbee.supervisor.api.hot import HotRoutes
 from rbee.supervisor.api.request_body import body_timeout, check_body_headers
 from rbee.supervisor.api.visit import Visit, read_headers
-from rbee.supervisor.http_server import HttpLimits
+from rbee.supervisor.lane.carrier import Carrier
+from rbee.supervisor.lane.client_socket import ClientSocket
 from rbee.supervisor.lane.head import Head
 from rbee.supervisor.lane.machine import HandOver, Machine, Refused, Request
-
-_READ_BYTES: Final = 64 * 1024
 
 # Requests of one client that are answered before the others get their turn.
 _REQUESTS_PER_TURN: Final = 16
@@ -40,43 +34,7 @@ _REQUESTS_PER_TURN: Final = 16
 _LAST_REQUEST_S: Final = 0.05
 _LAST_WHOLE_S: Final = 1.0
 
-_ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing throws away what was not sent
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """What all connections of a lane have in common."""
-
-    hot: HotRoutes
-    guard: Guard
-    limits: HttpLimits
-    body_bytes_max: int  # larger bodies are not for the lane
-    body_timeout_s: float
-    date: Callable[[], bytes]
-    log: Log
-
-
-class Carrier(Protocol):
-    """What a connection needs of the loop that carries it."""
-
-    shared: Shared
-    is_draining: bool
-
-    def watch(self, connection: "Connection") -> None:
-        """Its interest in the socket, or its deadline, has changed."""
-        ...
-
-    def call_soon(self, connection: "Connection") -> None:
-        """Call its `proceed` at the next turn."""
-        ...
-
-    def hand_over(self, connection: "Connection", received: bytes) -> None:
-        """The HTTP server is to carry on with its socket."""
-        ...
-
-    def forget(self, connection: "Connection") -> None:
-        """Its socket is about to be closed."""
-        ...
+_BUG: Final = ErrorCode.INTERNAL_ERROR.value
 
 
 class _State(enum.Enum):
@@ -85,7 +43,7 @@ class _State(enum.Enum):
     BODY = enum.auto()  # its body is coming
     ANSWERING = enum.auto()  # a generation runs
     LEAVING = enum.auto()  # the last answer was given; it is sent, and the client seen off
-    CLOSED = enum.auto()
+    GONE = enum.auto()  # closed, or handed over
 
 
 _RECEIVING: Final = frozenset({_State.IDLE, _State.HEAD, _State.BODY})
@@ -99,7 +57,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_carrier", "_generation", "_kept", "_machine", "_parked", "_send_due_s", "_shared",
+        "_carrier", "_client", "_generation", "_has_more", "_kept", "_machine", "_shared",
         "_state", "_visit", "_wait_due_s", "peer", "sock", "tick",
     )  # fmt: skip
 
@@ -113,8 +71,8 @@ class Connection:
         self._machine = Machine(shared.limits, shared.hot.has, shared.body_bytes_max, shared.date)
         self._state = _State.HEAD
         self._wait_due_s = trio.current_time() + shared.limits.headers_timeout_s
-        self._send_due_s = 0.0  # while something is parked
-        self._parked = bytearray()
+        self._client = ClientSocket(sock, shared.limits.send_deadline_s)
+        self._has_more = False  # received, and to be looked at in the next turn
         self._kept: list[bytes] = []  # of a stream, until it is flushed
         self._visit: Visit | None = None
         self._generation: Generation | None = None
@@ -125,76 +83,96 @@ class Connection:
 
     @property
     def wants_to_read(self) -> bool:
-        """While an answer is parked, only the generation's client is listened to."""
-        return not self._parked or self._state not in _RECEIVING
+        """Not while there is more to do already, but to hear whether a generation's client goes."""
+        if self._has_more:
+            return False
+        return not self._client.parked_bytes or self._state is _State.ANSWERING
 
     @property
     def wants_to_write(self) -> bool:
-        return bool(self._parked)
+        return self._client.parked_bytes > 0
 
     @property
     def due_s(self) -> float:
-        """When to call `expire`."""
-        return min(self._wait_due_s, self._send_due_s) if self._parked else self._wait_due_s
+        """When to call `expire`. A client that takes what is parked need do nothing else."""
+        if not self._client.parked_bytes:
+            return self._wait_due_s
+        if self._state is _State.ANSWERING:
+            return min(self._wait_due_s, self._client.due_s)
+        return self._client.due_s
 
     # --- for the loop
 
     def readable(self) -> None:
         """The client has said something, or hung up."""
-        try:
-            data = self.sock.recv(_READ_BYTES)
-        except BlockingIOError:
+        if self._state is _State.GONE:
             return
-        except OSError:
-            data = b""
-        if not data:
+        data = self._client.receive()
+        if data == b"":
             self.abort("client_gone")
-        elif self._state is not _State.LEAVING:
+        elif data is not None and self._state is not _State.LEAVING:
             self._machine.receive(data)
             self.proceed()
 
     def writable(self) -> None:
         """The kernel takes more."""
-        sent = self._send_nowait(self._parked)
-        del self._parked[:sent]
-        if self._parked:
-            self._send_due_s = trio.current_time() + self._shared.limits.send_deadline_s
+        if self._state is _State.GONE or not self._client.parked_bytes:
+            return
+        self._client.send_on()
+        if self._client.is_broken:
+            self.abort("client_gone")
+        elif self._client.parked_bytes or self._state is _State.ANSWERING:
+            self._carrier.watch(self)
         elif self._state is _State.LEAVING:
             self._see_off()
-        elif self._state is not _State.CLOSED:
+            self._carrier.watch(self)
+        else:
+            self._rest()
             self.proceed()
-        self._carrier.watch(self)
 
     def proceed(self) -> None:
         """Act on what was received, as far as one turn goes."""
+        had_more, self._has_more = self._has_more, False
         for _ in range(_REQUESTS_PER_TURN):
-            if self._parked and self._state in _RECEIVING:
-                break
+            if self._client.parked_bytes and self._state is _State.IDLE:
+                break  # one answer after the other
             match self._machine.next_event():
                 case None:
+                    self._note_receiving()
                     break
                 case Request(head, body):
                     self._serve(head, body)
                 case HandOver(received):
+                    self._state = _State.GONE
                     self._carrier.hand_over(self, received)
                     return
                 case Refused(status, answer):
                     self._refuse(status, answer)
                     return
         else:
+            self._has_more = True
             self._carrier.call_soon(self)
-        if self._state in _RECEIVING:
-            self._note_receiving()
+        if had_more is not self._has_more:
+            self._carrier.watch(self)
 
     def expire(self) -> None:
-        """Its deadline has passed."""
-        if self._parked and trio.current_time() >= self._send_due_s:
+        """Its deadline has passed, as far as the loop knows."""
+        if self._state in _RECEIVING:  # what has come in time counts, however late we look
+            if self.wants_to_read:
+                self.readable()
+            else:
+                self.proceed()
+        if self._state is _State.GONE:
+            return
+        now_s = trio.current_time()
+        if now_s < self.due_s:
+            self._carrier.watch(self)
+        elif self._client.parked_bytes and now_s >= self._client.due_s:
             self._give_up()
         elif self._state is _State.ANSWERING:
-            assert self._generation is not None
-            self._generation.expire()
+            self._check_time()
         elif self._state is _State.BODY:
-            self._refuse_body()
+            self._serve(self._machine.give_up_body(), None)
         else:
             self.close()
 
@@ -210,27 +188,37 @@ class Connection:
 
     def abort(self, outcome: str) -> None:
         """End it now, whatever runs: nobody hears what was not sent yet."""
-        if self._state is _State.CLOSED:
+        if self._state is _State.GONE:
             return
-        if self._generation is not None:
+        if self._state is _State.BODY:
+            self._note_broken_off()
+        elif self._generation is not None:
             self._generation.abandon(outcome)
-        if self._parked or self._state is _State.ANSWERING:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-        self.close()
+        if self._visit is not None:
+            self._visit.note_outcome(outcome)
+        is_incomplete = self._client.parked_bytes or self._state is _State.ANSWERING
+        self._state = _State.GONE
+        self._carrier.forget(self)
+        if is_incomplete:
+            self._client.abort()
+        else:
+            self._client.close()
         self._depart()
 
     def close(self) -> None:
-        if self._state is _State.CLOSED:
-            return
-        self._state = _State.CLOSED
-        self._parked.clear()
-        self._carrier.forget(self)
-        self.sock.close()
+        if self._state is not _State.GONE:
+            self._state = _State.GONE
+            self._carrier.forget(self)
+            self._client.close()
 
-    # --- for the generation: see `Reply`
+    # --- for the generation: see `Reply`. What goes wrong here ends the connection
 
     def answer(self, body: bytes) -> None:
-        self._answer(Answer(200, [JSON_TYPE], body))
+        try:
+            self._answer(Answer(200, [JSON_TYPE], body))
+        except Exception:
+            self.abort(_BUG)
+            raise
 
     def begin(self) -> None:
         """The head waits for the first of the body: they leave together."""
@@ -239,29 +227,44 @@ class Connection:
         self._kept.append(payload)
 
     def flush(self) -> None:
-        if payload := b"".join(self._kept):
-            self._send(self._stream_head() + self._machine.chunk(payload))
-        self._kept.clear()
-        if len(self._parked) > self._shared.limits.parked_bytes_max:
-            self._give_up()
+        try:
+            if payload := b"".join(self._kept):
+                self._kept.clear()
+                self._send(self._stream_head() + self._machine.chunk(payload))
+            if self._client.parked_bytes > self._shared.limits.parked_bytes_max:
+                self._give_up()
+        except Exception:
+            self.abort(_BUG)
+            raise
 
     def end(self, last_words: bytes) -> None:
-        self._kept.append(last_words)
-        payload = b"".join(self._kept)
-        machine = self._machine
-        self._send(self._stream_head() + machine.chunk(payload) + machine.finish())
-        self._complete()
+        try:
+            payload, machine = b"".join([*self._kept, last_words]), self._machine
+            self._send(self._stream_head() + machine.chunk(payload) + machine.finish())
+            self._complete()
+        except Exception:
+            self.abort(_BUG)
+            raise
 
     def fail(self, error: RequestError) -> None:
         assert self._visit is not None
-        if self._visit.status is None:
-            self._answer(self._shared.guard.refuse(self._visit, error))
-        else:
+        if self._visit.status is not None:
             self.end(failure_events(error, self._visit.correlation_id))
+            return
+        try:
+            self._answer(self._shared.guard.refuse(self._visit, error))
+        except Exception:
+            self.abort(_BUG)
+            raise
 
     # --- one request
 
-    def _serve(self, head: Head, body: bytes) -> None:
+    def _serve(self, head: Head, body: bytes | None) -> None:
+        """Answer a request.
+
+        Args:
+          body: None: it has not come in time.
+        """
         guard = self._shared.guard
         visit = self._visit = guard.arrive(head.method, read_headers(head.headers))
         try:
@@ -273,6 +276,8 @@ class Connection:
         except RequestError as error:
             self._answer(guard.refuse(visit, error))
         except Exception as bug:  # noqa: BLE001  # it ends this request, and no other
+            if self._generation is not None:
+                self._generation.abandon(_BUG)
             self._answer(guard.note_bug(visit, bug))
 
     def _get(self, path: str, visit: Visit) -> None:
@@ -280,29 +285,39 @@ class Connection:
         visit.route, visit.is_quiet = path, hot.is_quiet
         self._answer(hot.answer())
 
-    def _generate(self, path: str, visit: Visit, body: bytes) -> None:
+    def _generate(self, path: str, visit: Visit, body: bytes | None) -> None:
         route = self._shared.hot.posts[path]
         visit.route = path
-        deadline_s = route.deadline(visit)
+        limits = route.limits(visit)
         check_body_headers(visit)
-        generation = route.open(route.read(body), deadline_s, visit, self)
-        generation.start(trio.current_time())
-        self._generation = generation
+        if body is None:
+            raise body_timeout(self._shared.body_timeout_s)
+        generation = self._generation = route.open(route.read(body), limits, visit, self)
         self._state = _State.ANSWERING
-        self._wait_due_s = deadline_s
+        now_s = trio.current_time()
+        generation.start(now_s)  # which may have told its end when it returns
+        if not generation.is_over:
+            self._wait_due_s = generation.next_check_s(now_s)
         self._carrier.watch(self)
 
-    def _refuse_body(self) -> None:
-        """The rest of a body has not come in time."""
-        head = self._machine.give_up_body()
-        guard = self._shared.guard
-        visit = self._visit = guard.arrive(head.method, read_headers(head.headers))
-        try:
-            guard.admit(visit)
-            visit.route = head.path
-            raise body_timeout(self._shared.body_timeout_s)
-        except RequestError as error:
-            self._answer(guard.refuse(visit, error))
+    def _check_time(self) -> None:
+        """The running generation may be late by now, or may have moved on."""
+        generation = self._generation
+        assert generation is not None
+        now_s = trio.current_time()
+        generation.check_time(now_s)
+        assert generation.is_over == (self._generation is None), "one that is over has said so"
+        if not generation.is_over:
+            self._wait_due_s = generation.next_check_s(now_s)
+            self._carrier.watch(self)
+
+    def _note_broken_off(self) -> None:
+        """The connection ends in the middle of a body: the request departs unanswered."""
+        head, guard = self._machine.give_up_body(), self._shared.guard
+        self._visit = guard.arrive(head.method, read_headers(head.headers))
+        with contextlib.suppress(RequestError):
+            guard.admit(self._visit)
+        self._visit.route = head.path
 
     def _stream_head(self) -> bytes:
         """The head of the stream, if it has not left."""
@@ -320,15 +335,22 @@ class Connection:
     def _complete(self) -> None:
         """The answer is complete, as far as we are concerned."""
         self._depart()
-        if self._state is _State.CLOSED:
+        if self._state is _State.GONE:
             return
         if not self._machine.can_go_on:
             self._leave()
             return
         if self._state is _State.ANSWERING and self._machine.has_unread:
             self._carrier.call_soon(self)
+        self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is under way: the next request may come."""
         self._state = _State.IDLE
-        self._wait_due_s = trio.current_time() + self._shared.limits.keep_alive_s
+        may_take_s = self._shared.limits.keep_alive_s
+        if self._carrier.is_draining:
+            may_take_s = _LAST_REQUEST_S
+        self._wait_due_s = trio.current_time() + may_take_s
         self._carrier.watch(self)
 
     def _depart(self) -> None:
@@ -340,6 +362,8 @@ class Connection:
     def _note_receiving(self) -> None:
         """Each part of a request has its own time, from its begin."""
         limits = self._shared.limits
+        if self._state not in _RECEIVING:
+            return
         if self._machine.is_in_body:
             state, timeout_s = _State.BODY, self._shared.body_timeout_s
         elif self._machine.is_in_head:
@@ -355,25 +379,13 @@ class Connection:
     # --- the socket
 
     def _send(self, data: bytes) -> None:
-        if self._parked:
-            self._parked += data
+        if self._state is _State.GONE:
             return
-        sent = self._send_nowait(data)
-        if sent < len(data) and self._state is not _State.CLOSED:
-            self._parked += memoryview(data)[sent:]
-            self._send_due_s = trio.current_time() + self._shared.limits.send_deadline_s
-            self._carrier.watch(self)
-
-    def _send_nowait(self, data: bytes | bytearray) -> int:
-        if self._state is _State.CLOSED:
-            return 0
-        try:
-            return self.sock.send(data)
-        except BlockingIOError:
-            return 0
-        except OSError:
+        self._client.send(data)
+        if self._client.is_broken:
             self.abort("client_gone")
-            return 0
+        elif self._client.parked_bytes:
+            self._carrier.watch(self)
 
     def _refuse(self, status: int, answer: bytes) -> None:
         self._shared.log.debug("request_refused", peer=self.peer_name, status=status)
@@ -381,7 +393,7 @@ class Connection:
             self.abort("client_gone")
             return
         self._send(answer)
-        if self._state is not _State.CLOSED:
+        if self._state is not _State.GONE:
             self._leave()
 
     def _give_up(self) -> None:
@@ -391,14 +403,13 @@ class Connection:
     def _leave(self) -> None:
         """Send what is left, then close so that the client can read it, even if it talks on."""
         self._state = _State.LEAVING
-        if not self._parked:
+        if not self._client.parked_bytes:
             self._see_off()
         self._carrier.watch(self)
 
     def _see_off(self) -> None:
         """Let the client talk to the wall: closing now would reset, and lose our last word."""
         self._wait_due_s = trio.current_time() + self._shared.limits.linger_s
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
+        self._client.end()
+        if self._client.is_broken:
             self.close()

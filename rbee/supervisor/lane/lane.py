@@ -14,6 +14,7 @@ import os
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -26,15 +27,22 @@ from rbee.supervisor.api.request_body import INLINE_BYTES_MAX
 from rbee.supervisor.http_server import Back, HttpLimits, SparseLog
 from rbee.supervisor.http_server.bulkhead import Bulkhead
 from rbee.supervisor.lane.answer import DateCache
-from rbee.supervisor.lane.connection import Connection, Shared
+from rbee.supervisor.lane.carrier import Shared
+from rbee.supervisor.lane.connection import Connection
 from rbee.supervisor.lane.timers import Timers
 
-_EVENTS_PER_TURN: Final = 64
-_ACCEPTS_PER_TURN: Final = 64
+# How long a turn may go on. What is left then comes first in the next one.
+_TURN_S: Final = 0.005
+
+_EVENTS_PER_LOOK: Final = 64
+_ACCEPTS_PER_LOOK: Final = 64
 _ACCEPT_RETRY_S: Final = 0.1  # after the system had no descriptor or memory for a connection
 
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
+
+
+_Act = Callable[[Connection], None]
 
 
 class Lane:
@@ -54,6 +62,7 @@ class Lane:
         self._masks: dict[int, int] = {}  # what is waited for, by descriptor
         self._timers: Timers[Connection] = Timers()
         self._soon: list[Connection] = []
+        self._work: deque[tuple[Connection, _Act]] = deque()  # found, and not done yet
         self._listeners: dict[int, socket.socket] = {}
         self._accept_again_s: float | None = None
         self._wake_s = -math.inf  # until when the loop sleeps; it does not while a turn runs
@@ -87,7 +96,7 @@ class Lane:
                 nursery.cancel_scope.cancel(reason="the last connection has ended")
         finally:
             for connection in list(self._open.values()):
-                connection.abort("shut_down")
+                self._run(connection, _shut_down)
             for listener in self._listeners.values():
                 listener.close()
             self._epoll.close()
@@ -114,7 +123,11 @@ class Lane:
 
     def hand_over(self, connection: Connection, received: bytes) -> None:
         self.forget(connection)
-        self._back.adopt(connection.sock, connection.peer, received)
+        try:
+            self._back.adopt(connection.sock, connection.peer, received)
+        except BaseException:
+            connection.sock.close()
+            raise
 
     def forget(self, connection: Connection) -> None:
         fd = connection.sock.fileno()
@@ -128,6 +141,10 @@ class Lane:
     # --- the loop
 
     async def _wait(self) -> None:
+        """Let the other tasks run, until there is something to do."""
+        if self._work or self._soon:
+            await trio.lowlevel.checkpoint()
+            return
         self._wake_s = self._timers.next_s
         if self._accept_again_s is not None:
             self._wake_s = min(self._wake_s, self._accept_again_s)
@@ -140,31 +157,46 @@ class Lane:
             os.eventfd_write(self._wake_fd, 1)
 
     def _turn(self) -> None:
-        for fd, mask in self._epoll.poll(0, _EVENTS_PER_TURN):
+        work = self._work
+        if not work:
+            self._look()
+        until_s = trio.current_time() + _TURN_S
+        while work:
+            self._run(*work.popleft())
+            if trio.current_time() >= until_s:
+                return
+
+    def _look(self) -> None:
+        """Find out what there is to do."""
+        work = self._work
+        for fd, mask in self._epoll.poll(0, _EVENTS_PER_LOOK):
             connection = self._open.get(fd)
             if connection is not None:
-                self._run(connection, _writable if mask == _WRITE else _readable)
+                if mask & _WRITE:
+                    work.append((connection, Connection.writable))
+                if mask & ~_WRITE:  # also where something is wrong: reading says what
+                    work.append((connection, Connection.readable))
             elif fd in self._listeners:
-                self._accept(self._listeners[fd], _ACCEPTS_PER_TURN)
+                self._accept(self._listeners[fd], _ACCEPTS_PER_LOOK)
             elif fd == self._wake_fd:
                 os.eventfd_read(self._wake_fd)
         soon, self._soon = self._soon, []
-        for connection in soon:
-            self._run(connection, Connection.proceed)
+        work.extend([(connection, Connection.proceed) for connection in soon])
         now_s = trio.current_time()
-        for connection in self._timers.expired(now_s):
-            self._run(connection, Connection.expire)
+        work.extend([(connection, Connection.expire) for connection in self._timers.expired(now_s)])
         if self._accept_again_s is not None and now_s >= self._accept_again_s:
             self._accept_again_s = None
             self._listen(_READ)
 
-    def _run(self, connection: Connection, act: Callable[[Connection], None]) -> None:
+    def _run(self, connection: Connection, act: _Act) -> None:
         try:
             act(connection)
         except Exception:  # rule 2
             with Bulkhead(self.shared.log, "connection_failed", connection.peer_name):
                 raise
-            connection.abort("internal_error")
+            with Bulkhead(self.shared.log, "connection_failed", connection.peer_name):
+                connection.abort("internal_error")
+            connection.close()
 
     def _accept(self, listener: socket.socket, count: int) -> None:
         try:
@@ -186,11 +218,15 @@ class Lane:
         peer = address[:2] if isinstance(address, tuple) else None
         connection = Connection(self, sock, peer)
         fd = sock.fileno()
+        try:
+            self._epoll.register(fd, _READ)
+        except OSError:
+            sock.close()
+            raise
         self._open[fd] = connection
         self._masks[fd] = _READ
-        self._epoll.register(fd, _READ)
         self._timers.arm(connection, connection.due_s)
-        self._run(connection, Connection.readable)  # most clients have sent their request already
+        self._work.append((connection, Connection.readable))  # most have sent their request already
 
     def _listen(self, mask: int) -> None:
         for fd in self._listeners:
@@ -198,24 +234,17 @@ class Lane:
 
     async def _drain_at_shutdown(self) -> None:
         await self._shutdown.wait()
-        for listener in self._listeners.values():
+        while self._listeners:
+            _, listener = self._listeners.popitem()
             # Who is connected already in the kernel's eyes would be reset by closing.
             self._accept(listener, self.shared.limits.backlog)
             self._epoll.unregister(listener)
             listener.close()
-        self._listeners.clear()
         self.is_draining = True
         for connection in list(self._open.values()):
             self._run(connection, Connection.drain)
         self._wake()
 
 
-def _readable(connection: Connection) -> None:
-    """Also where something is wrong with the socket: reading says what."""
-    if connection.wants_to_write:
-        connection.writable()
-    connection.readable()
-
-
-def _writable(connection: Connection) -> None:
-    connection.writable()
+def _shut_down(connection: Connection) -> None:
+    connection.abort("shut_down")

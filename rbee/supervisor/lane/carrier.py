@@ -1,0 +1,49 @@
+"""What a connection of the lane sees of the lane."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from rbee.logs import Log
+from rbee.supervisor.api.guard import Guard
+from rbee.supervisor.api.hot import HotRoutes
+from rbee.supervisor.http_server import HttpLimits
+
+if TYPE_CHECKING:
+    from rbee.supervisor.lane.connection import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all connections of a lane have in common."""
+
+    hot: HotRoutes
+    guard: Guard
+    limits: HttpLimits
+    body_bytes_max: int  # larger bodies are not for the lane
+    body_timeout_s: float
+    date: Callable[[], bytes]
+    log: Log
+
+
+class Carrier(Protocol):
+    """What a connection needs of the loop that carries it."""
+
+    shared: Shared
+    is_draining: bool
+
+    def watch(self, connection: "Connection") -> None:
+        """Its interest in the socket, or its deadline, has changed."""
+        ...
+
+    def call_soon(self, connection: "Connection") -> None:
+        """Call its `proceed` at the next turn."""
+        ...
+
+    def hand_over(self, connection: "Connection", received: bytes) -> None:
+        """The HTTP server is to carry on with its socket."""
+        ...
+
+    def forget(self, connection: "Connection") -> None:
+        """Its socket is about to be closed."""
+        ...

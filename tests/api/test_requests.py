@@ -1,0 +1,70 @@
+"""Requests that are ended early: on demand, and for want of tokens."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.api.face import CHAT, Face
+
+PATH = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_is_cancelled_by_its_correlation_id(stream: bool) -> None:
+    face = Face()
+    async with trio.open_nursery() as nursery:
+        body = {**CHAT, "stream": stream, "n": 2}
+        exchange = face.start(nursery, PATH, body, headers={"x-correlation-id": "mine"})
+        first, second = await face.generator.wait_asked(2)
+        answer = await face.request("DELETE", "/v1/requests/mine")
+        assert answer.json == {"id": "mine", "object": "request", "cancelled": True}
+        assert (first.cancelled, second.cancelled) == ("cancelled", "cancelled")
+    assert (exchange.status, exchange.error["code"]) == (410, "cancelled")
+    again = await face.request("DELETE", "/v1/requests/mine")
+    assert (again.status, again.json["cancelled"]) == (200, False)
+
+
+async def test_a_stream_is_cancelled_by_the_id_that_its_chunks_tell() -> None:
+    face = Face()
+    async with trio.open_nursery() as nursery:
+        exchange = face.start(nursery, PATH, {**CHAT, "stream": True})
+        [asked] = await face.generator.wait_asked()
+        asked.push("It")
+        await trio.testing.wait_all_tasks_blocked()
+        answer_id = exchange.body.split(b'"id":"')[1].split(b'"')[0].decode()
+        await face.request("DELETE", f"/v1/requests/{answer_id}")
+    assert exchange.events[-1]["error"]["code"] == "cancelled"
+    assert face.log.of("request_done")[1]["outcome"] == "cancelled"
+
+
+async def test_an_id_that_is_none_is_refused_and_one_that_is_unknown_is_not() -> None:
+    face = Face()
+    wrong = await face.request("DELETE", "/v1/requests/a%20b")
+    assert (wrong.status, wrong.error["param"]) == (400, "id")
+    unknown = await face.request("DELETE", "/v1/requests/chatcmpl-0")
+    assert (unknown.status, unknown.json["cancelled"]) == (200, False)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_no_first_token_in_time_is_a_504(stream: bool, autojump_clock: MockClock) -> None:
+    face = Face(first_token_timeout_s=3)
+    exchange = await face.post(PATH, {**CHAT, "stream": stream})
+    assert trio.current_time() == pytest.approx(3)
+    assert (exchange.status, exchange.error["code"]) == (504, "deadline_exceeded")
+    assert "first token" in exchange.error["message"]
+
+
+async def test_a_stream_that_stalls_ends_with_an_error_event_and_one_that_moves_does_not(
+    autojump_clock: MockClock,
+) -> None:
+    face = Face(stall_timeout_s=3)
+    async with trio.open_nursery() as nursery:
+        exchange = face.start(nursery, PATH, {**CHAT, "stream": True})
+        [asked] = await face.generator.wait_asked()
+        for _ in range(5):
+            asked.push("x")
+            await trio.sleep(2)
+        assert asked.cancelled is None
+    assert trio.current_time() == pytest.approx(8 + 3)
+    assert "next token" in exchange.events[-1]["error"]["message"]
+    assert asked.cancelled == "deadline_exceeded"
