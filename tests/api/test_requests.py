@@ -68,3 +68,35 @@ async def test_a_stream_that_stalls_ends_with_an_error_event_and_one_that_moves_
     assert trio.current_time() == pytest.approx(8 + 3)
     assert "next token" in exchange.events[-1]["error"]["message"]
     assert asked.cancelled == "deadline_exceeded"
+
+
+async def test_an_answer_that_changed_workers_says_so_and_others_do_not() -> None:
+    face = Face()
+    async with trio.open_nursery() as nursery:
+        exchange = face.start(nursery, PATH, {**CHAT, "n": 2})
+        first, second = await face.generator.wait_asked(2)
+        first.push("a", finish="stop")
+        second.push("b")
+        second.sink.moved()
+        second.push("B", finish="stop")
+    assert exchange.headers["x-rbee-failovers"] == "1"
+    assert exchange.json["usage"]["failovers"] == 1
+    assert face.log.of("request_done")[0]["failovers"] == 1
+    async with trio.open_nursery() as nursery:
+        exchange = face.start(nursery, PATH, CHAT)
+        [*_, asked] = await face.generator.wait_asked(3)
+        asked.push("a", finish="stop")
+    assert "x-rbee-failovers" not in exchange.headers
+    assert "failovers" not in exchange.json["usage"]
+
+
+async def test_the_usage_of_a_stream_tells_that_it_changed_workers() -> None:
+    face = Face()
+    async with trio.open_nursery() as nursery:
+        body = {**CHAT, "stream": True, "stream_options": {"include_usage": True}}
+        exchange = face.start(nursery, PATH, body)
+        [asked] = await face.generator.wait_asked()
+        asked.push("a")
+        asked.sink.moved()
+        asked.push("b", finish="stop")
+    assert exchange.events[-1]["usage"]["failovers"] == 1

@@ -10,7 +10,7 @@ Rule 2: a generation tells its reply exactly one end: `answer`, `end` or `fail`;
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -22,6 +22,8 @@ from rbee.supervisor.api.ports import Generator
 from rbee.supervisor.api.shape import Choice, Shape, Usage
 from rbee.supervisor.api.visit import Visit
 from rbee.wire import Delta
+
+FAILOVERS_HEADER: Final = b"x-rbee-failovers"
 
 
 class Reply(Protocol):
@@ -101,6 +103,7 @@ class Generation:
         self._choices = [Choice() for _ in order.asks]
         self._unfinished = len(order.asks)
         self._request_ids: list[int] = []
+        self._failovers = 0
         self._has_begun = False
         self._is_over = False
 
@@ -190,6 +193,11 @@ class Generation:
         if self._has_begun:
             self._reply.flush()
 
+    def moved(self) -> None:
+        """A worker has ended under it; what was delivered stands, and another worker goes on."""
+        self._failovers += 1
+        self._visit.facts["failovers"] = self._failovers
+
     def _due_by_progress_s(self) -> float:
         if self._progress_s:
             return self._progress_s + self._limits.stall_timeout_s
@@ -203,6 +211,8 @@ class Generation:
             told = self._shape.usage_chunk(usage) if self._order.include_usage else b""
             self._reply.end(told + DONE)
         else:
+            if usage.failovers:
+                self._visit.headers.append((FAILOVERS_HEADER, b"%d" % usage.failovers))
             self._reply.answer(self._shape.answer(self._choices, usage))
 
     def _close(self, outcome: str) -> None:
@@ -223,6 +233,7 @@ class Generation:
         return Usage(
             sum(each.prompt_tokens for each in self._choices[:: self._order.choices_per_prompt]),
             sum(each.completion_tokens for each in self._choices),
+            self._failovers,
         )
 
 
@@ -243,6 +254,9 @@ class _ChoiceSink:
 
     def fail(self, error: RequestError) -> None:
         self._generation.fail(error)
+
+    def moved(self) -> None:
+        self._generation.moved()
 
 
 def _deadline_exceeded(

@@ -32,6 +32,10 @@ class Sink(Protocol):
 
     def fail(self, error: RequestError) -> None: ...
 
+    def moved(self) -> None:
+        """Its worker has ended; another goes on. Nothing that was pushed comes again."""
+        ...
+
 
 class Generator(Protocol):
     """Takes asks, and gives each to a worker."""

@@ -25,13 +25,15 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    failovers: int = 0  # how often the answer went on at another worker; told if it did
 
     def as_object(self) -> dict[str, int]:
-        return {
+        counts = {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
         }
+        return {**counts, "failovers": self.failovers} if self.failovers else counts
 
 
 class Shape(Protocol):
