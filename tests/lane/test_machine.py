@@ -33,6 +33,7 @@ HANDED_OVER = [
     "a value with a control character",
     "a value with DEL",
     "a length behind a space",
+    "a length for GET",
     "an expectation",
     "an odd expectation",
     "an upgrade to something",
