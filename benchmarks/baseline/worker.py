@@ -1,8 +1,8 @@
 """A worker of the baseline: a steady pace, one message per step with the deltas of all streams.
 
 It keeps the pace as rbee's synthetic engine does: all streams tick together, requests join
-between two steps, and after a delay the next steps come sooner until the pace is kept on
-average, up to one second.
+between two steps and have their first token at once, and after a delay the next steps come
+sooner until the pace is kept on average, up to one second.
 """
 
 import argparse
@@ -39,27 +39,34 @@ def work(address: str, tokens_per_s: float) -> None:
             return
         if link in readable:
             if not running:
-                tick_s = max(tick_s, time.monotonic())
-            _obey(link, running)
+                tick_s = max(tick_s, time.monotonic() + period_s)
+            if begun := _obey(link, running):
+                link.send(encoder.encode(_step(running, begun)))
         if running:  # what comes in during a step is seen after it, as an engine would
             time.sleep(max(0.0, tick_s - time.monotonic()))
             now_s = time.monotonic()
             tick_s = max(tick_s + period_s, now_s - CATCH_UP_S)
-            link.send(encoder.encode(_step(running)))
+            link.send(encoder.encode(_step(running, list(running))))
 
 
-def _obey(link: "zmq.Socket[bytes]", running: dict[int, list[int]]) -> None:
+def _obey(link: "zmq.Socket[bytes]", running: dict[int, list[int]]) -> list[int]:
+    """Take what has come. Returns: the requests that begin."""
+    begun: list[int] = []
     while int(link.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
         match _decoder.decode(link.recv()):
             case Generate(request_id=request_id, tokens_max=tokens_max):
                 running[request_id] = [0, tokens_max]
+                begun.append(request_id)
             case Cancel(request_id=request_id):
                 running.pop(request_id, None)
+    return [each for each in begun if each in running]
 
 
-def _step(running: dict[int, list[int]]) -> list[Delta]:
+def _step(running: dict[int, list[int]], requests: list[int]) -> list[Delta]:
+    """One token for each of ``requests``."""
     deltas = []
-    for request_id, state in tuple(running.items()):
+    for request_id in requests:
+        state = running[request_id]
         number, tokens_max = state
         state[0] = number + 1
         if number + 1 == tokens_max:

@@ -3,15 +3,17 @@
 Rule 1: an answer counts "0 1 2 3 ..."; a resumed one goes on where it was. It ends with "length",
         or with "stop" after N tokens in all if the prompt holds ``[tokens=N]``. Sampling has no
         effect on it, as there is nothing to draw; what it cannot do at all it refuses.
-Rule 2: all jobs tick together. A step is one tick and gives one token to each job that is
-        past its prefill, never two. After a delay the next steps come sooner, until the pace
-        is kept on average again; of a delay over `CATCH_UP_S` the rest is forgotten.
+Rule 2: a step is the end of prefills, and gives their jobs the first token at once, as the
+        prefill of a model does; or one tick, at which all jobs that decode get one token, never
+        two. After a delay the next ticks come sooner, until the pace is kept on average again;
+        of a delay over `CATCH_UP_S` the rest is forgotten.
 Rule 3: what is done per token is next to nothing: load tests run thousands of streams on it.
 """
 
+import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -157,12 +159,10 @@ class SyntheticEngine:
         if not self._prefilling and not self._decoding:
             return []
         may_deliver = self._faults.begin_step()
-        tick_s = self._wait_tick()
-        if tick_s is None:
-            return []
-        self._end_prefills(tick_s)
-        self._faults.end_step()
-        return self._decode() if may_deliver else []
+        jobs = self._end_prefills() or self._wait_tick()
+        if jobs:
+            self._faults.end_step()
+        return self._sample_each(jobs) if may_deliver else []
 
     def cancel(self, job_id: int) -> None:
         self._queued.pop(job_id, None)
@@ -184,38 +184,44 @@ class SyntheticEngine:
             running.ready_s = self._clock() + self._first_token_s
             self._prefilling[job_id] = running
 
-    def _wait_tick(self) -> float | None:
-        """Wait for the next tick, but not for long.
+    def _end_prefills(self) -> tuple[_Running, ...]:
+        """The jobs whose prefill is over. The first to decode sets the grid of the ticks."""
+        now_s = self._clock()
+        ended: list[_Running] = []
+        for running in self._prefilling.values():
+            if running.ready_s > now_s:  # all wait equally long: those behind it are not ready
+                break
+            ended.append(running)
+        if ended and not self._decoding:
+            self._tick_s = max(self._tick_s, ended[0].ready_s + self._period_s)
+        for running in ended:
+            del self._prefilling[running.job_id]
+            self._decoding[running.job_id] = running
+        return tuple(ended)
+
+    def _wait_tick(self) -> tuple[_Running, ...]:
+        """Wait for the next tick or end of a prefill, but not for long.
 
         Returns:
-          The time of the tick that is due; None if it is still to come.
+          The jobs that decode, if the tick is due; none if it is still to come.
         """
-        if not self._decoding:  # the first of the jobs that are ready sets the grid
-            self._tick_s = max(self._tick_s, next(iter(self._prefilling.values())).ready_s)
-        wait_s = self._tick_s - self._clock()
-        if wait_s > STEP_WAIT_S_MAX:
-            self._sleep(STEP_WAIT_S_MAX)
-            return None
+        due_s = self._tick_s if self._decoding else math.inf
+        if self._prefilling:
+            due_s = min(due_s, next(iter(self._prefilling.values())).ready_s)
+        wait_s = due_s - self._clock()
         if wait_s > 0:
-            self._sleep(wait_s)
+            self._sleep(min(wait_s, STEP_WAIT_S_MAX))
         now_s = self._clock()
-        tick_s = max(now_s, self._tick_s)
+        if not self._decoding or now_s < self._tick_s:
+            return ()
         self._tick_s = max(self._tick_s + self._period_s, now_s - CATCH_UP_S)
-        return tick_s
+        return tuple(self._decoding.values())
 
-    def _end_prefills(self, tick_s: float) -> None:
-        while self._prefilling:
-            job_id, running = next(iter(self._prefilling.items()))
-            if running.ready_s > tick_s:  # all wait equally long: those behind it are not ready
-                return
-            del self._prefilling[job_id]
-            self._decoding[job_id] = running
-
-    def _decode(self) -> list[Sampled | JobFailed]:
-        """One token for each job that decodes. The hot path: see Rule 3."""
+    def _sample_each(self, jobs: Iterable[_Running]) -> list[Sampled | JobFailed]:
+        """One token for each job. The hot path: see Rule 3."""
         brought: list[Sampled | JobFailed] = []
         append, ids, pieces = brought.append, self._table_ids, self._table_pieces
-        for running in tuple(self._decoding.values()):
+        for running in jobs:
             number = running.number
             if number < running.plain_until:
                 append(Sampled(running.job_id, ids[number], pieces[number]))

@@ -245,7 +245,7 @@ def test_fault_waits_for_its_prompt_and_counts_steps_from_there() -> None:
     enqueue(engine, 1, "harmless")
     assert tokens(engine, 5) == [1] * 5
     enqueue(engine, 2, "a poison pill")
-    assert tokens(engine, 4) == [2, 2, 0, 0]
+    assert tokens(engine, 4) == [1, 2, 0, 0]
 
 
 def test_steps_without_a_job_do_not_count() -> None:
