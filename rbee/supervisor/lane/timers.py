@@ -24,8 +24,10 @@ class Timers(Generic[T]):
     """The deadlines of all connections."""
 
     def __init__(self) -> None:
-        self._buckets: dict[int, set[T]] = {}
-        self._ticks: list[int] = []  # a heap of the buckets there are
+        # None: all that had this deadline have another one by now. A set that was emptied would
+        # keep its room, and there are as many of them as ticks until the latest deadline.
+        self._buckets: dict[int, set[T] | None] = {}
+        self._ticks: list[int] = []  # a heap of the buckets' keys
 
     @property
     def next_s(self) -> float:
@@ -40,22 +42,29 @@ class Timers(Generic[T]):
         self.disarm(item)
         item.tick = tick
         bucket = self._buckets.get(tick)
-        if bucket is None:
-            bucket = self._buckets[tick] = set()
+        if bucket is not None:
+            bucket.add(item)
+            return
+        if tick not in self._buckets:
             heapq.heappush(self._ticks, tick)
-        bucket.add(item)
+        self._buckets[tick] = {item}
 
     def disarm(self, item: T) -> None:
         """Take the deadline of an item away."""
-        if item.tick >= 0:
-            self._buckets[item.tick].discard(item)
-            item.tick = -1
+        if item.tick < 0:
+            return
+        bucket = self._buckets[item.tick]
+        assert bucket is not None, "a bucket is kept while something is in it"
+        bucket.remove(item)
+        if not bucket:
+            self._buckets[item.tick] = None
+        item.tick = -1
 
     def expired(self, now_s: float) -> list[T]:
         """Take out what has passed its deadline."""
         found: list[T] = []
         while self._ticks and self._ticks[0] * TICK_S <= now_s:
-            bucket = self._buckets.pop(heapq.heappop(self._ticks))
+            bucket = self._buckets.pop(heapq.heappop(self._ticks)) or ()
             for item in bucket:
                 item.tick = -1
             found += bucket
