@@ -3,7 +3,8 @@
 lane.py        the loop: accepts, waits, takes turns, drains
 carrier.py     what a connection sees of the loop
 connection.py  one connection: socket, machine, and the request that it answers
-client_socket.py  what one client says, what it is sent, and how it is left
+client_socket.py  what a client says, what it is sent, and how it is left
+state.py       how a connection stands, and how long it may stay so (pure)
 timers.py      until when each connection may go on as it does (pure)
 machine.py     what one connection says: bytes in, events and bytes out (pure)
 head.py        reads the head of a request (pure; the one file that knows httptools)

@@ -8,7 +8,6 @@ Rule 3: each request that has come in departs past the guard exactly once.
 """
 
 import contextlib
-import enum
 import socket
 from typing import Final
 
@@ -25,28 +24,12 @@ from rbee.supervisor.lane.carrier import Carrier
 from rbee.supervisor.lane.client_socket import ClientSocket
 from rbee.supervisor.lane.head import Head
 from rbee.supervisor.lane.machine import HandOver, Machine, Refused, Request
+from rbee.supervisor.lane.state import RECEIVING, State, receiving_state, receiving_timeout_s
 
 # Requests of one client that are answered before the others get their turn.
 _REQUESTS_PER_TURN: Final = 16
 
-# Once shutdown has begun: how long an idle client's next request may be under way already, and
-# how long one may still take to come.
-_LAST_REQUEST_S: Final = 0.05
-_LAST_WHOLE_S: Final = 1.0
-
 _BUG: Final = ErrorCode.INTERNAL_ERROR.value
-
-
-class _State(enum.Enum):
-    IDLE = enum.auto()  # between requests
-    HEAD = enum.auto()  # a request's head is coming
-    BODY = enum.auto()  # its body is coming
-    ANSWERING = enum.auto()  # a generation runs
-    LEAVING = enum.auto()  # the last answer was given; it is sent, and the client seen off
-    GONE = enum.auto()  # closed, or handed over
-
-
-_RECEIVING: Final = frozenset({_State.IDLE, _State.HEAD, _State.BODY})
 
 
 class Connection:
@@ -69,7 +52,7 @@ class Connection:
         self._carrier = carrier
         self._shared = shared
         self._machine = Machine(shared.limits, shared.hot.has, shared.body_bytes_max, shared.date)
-        self._state = _State.HEAD
+        self._state = State.HEAD
         self._wait_due_s = trio.current_time() + shared.limits.headers_timeout_s
         self._client = ClientSocket(sock, shared.limits.send_deadline_s)
         self._has_more = False  # received, and to be looked at in the next turn
@@ -86,7 +69,7 @@ class Connection:
         """Not while there is more to do already, but to hear whether a generation's client goes."""
         if self._has_more:
             return False
-        return not self._client.parked_bytes or self._state is _State.ANSWERING
+        return not self._client.parked_bytes or self._state is State.ANSWERING
 
     @property
     def wants_to_write(self) -> bool:
@@ -97,7 +80,7 @@ class Connection:
         """When to call `expire`. A client that takes what is parked need do nothing else."""
         if not self._client.parked_bytes:
             return self._wait_due_s
-        if self._state is _State.ANSWERING:
+        if self._state is State.ANSWERING:
             return min(self._wait_due_s, self._client.due_s)
         return self._client.due_s
 
@@ -105,25 +88,25 @@ class Connection:
 
     def readable(self) -> None:
         """The client has said something, or hung up."""
-        if self._state is _State.GONE:
+        if self._state is State.GONE:
             return
         data = self._client.receive()
         if data == b"":
             self.abort("client_gone")
-        elif data is not None and self._state is not _State.LEAVING:
+        elif data is not None and self._state is not State.LEAVING:
             self._machine.receive(data)
             self.proceed()
 
     def writable(self) -> None:
         """The kernel takes more."""
-        if self._state is _State.GONE or not self._client.parked_bytes:
+        if self._state is State.GONE or not self._client.parked_bytes:
             return
         self._client.send_on()
         if self._client.is_broken:
             self.abort("client_gone")
-        elif self._client.parked_bytes or self._state is _State.ANSWERING:
+        elif self._client.parked_bytes or self._state is State.ANSWERING:
             self._carrier.watch(self)
-        elif self._state is _State.LEAVING:
+        elif self._state is State.LEAVING:
             self._see_off()
             self._carrier.watch(self)
         else:
@@ -132,46 +115,50 @@ class Connection:
 
     def proceed(self) -> None:
         """Act on what was received, as far as one turn goes."""
-        had_more, self._has_more = self._has_more, False
+        has_more = self._act()
+        if has_more:
+            self._carrier.call_soon(self)
+        if has_more is not self._has_more:
+            self._has_more = has_more
+            self._carrier.watch(self)
+
+    def _act(self) -> bool:
+        """True: one turn was not enough."""
         for _ in range(_REQUESTS_PER_TURN):
-            if self._client.parked_bytes and self._state is _State.IDLE:
-                break  # one answer after the other
+            if self._client.parked_bytes and self._state is State.IDLE:
+                return False  # one answer after the other
             match self._machine.next_event():
                 case None:
                     self._note_receiving()
-                    break
+                    return False
                 case Request(head, body):
                     self._serve(head, body)
                 case HandOver(received):
-                    self._state = _State.GONE
+                    self._state = State.GONE
                     self._carrier.hand_over(self, received)
-                    return
+                    return False
                 case Refused(status, answer):
                     self._refuse(status, answer)
-                    return
-        else:
-            self._has_more = True
-            self._carrier.call_soon(self)
-        if had_more is not self._has_more:
-            self._carrier.watch(self)
+                    return False
+        return True
 
     def expire(self) -> None:
         """Its deadline has passed, as far as the loop knows."""
-        if self._state in _RECEIVING:  # what has come in time counts, however late we look
+        if self._state in RECEIVING:  # what has come in time counts, however late we look
             if self.wants_to_read:
                 self.readable()
             else:
                 self.proceed()
-        if self._state is _State.GONE:
+        if self._state is State.GONE:
             return
         now_s = trio.current_time()
         if now_s < self.due_s:
             self._carrier.watch(self)
         elif self._client.parked_bytes and now_s >= self._client.due_s:
             self._give_up()
-        elif self._state is _State.ANSWERING:
+        elif self._state is State.ANSWERING:
             self._check_time()
-        elif self._state is _State.BODY:
+        elif self._state is State.BODY:
             self._serve(self._machine.give_up_body(), None)
         else:
             self.close()
@@ -179,25 +166,22 @@ class Connection:
     def drain(self) -> None:
         """Shutdown has begun: finish what runs, take nothing new."""
         self._machine.close_after()
-        if self._state in _RECEIVING:
-            may_take_s = _LAST_REQUEST_S
-            if self._machine.is_in_head or self._machine.is_in_body:
-                may_take_s = _LAST_WHOLE_S
-            self._wait_due_s = min(self._wait_due_s, trio.current_time() + may_take_s)
+        if self._state in RECEIVING:
+            self._wait_due_s = min(self._wait_due_s, self._due_s_of(receiving_state(self._machine)))
             self._carrier.watch(self)
 
     def abort(self, outcome: str) -> None:
         """End it now, whatever runs: nobody hears what was not sent yet."""
-        if self._state is _State.GONE:
+        if self._state is State.GONE:
             return
-        if self._state is _State.BODY:
+        if self._state is State.BODY:
             self._note_broken_off()
         elif self._generation is not None:
             self._generation.abandon(outcome)
         if self._visit is not None:
             self._visit.note_outcome(outcome)
-        is_incomplete = self._client.parked_bytes or self._state is _State.ANSWERING
-        self._state = _State.GONE
+        is_incomplete = self._client.parked_bytes or self._state is State.ANSWERING
+        self._state = State.GONE
         self._carrier.forget(self)
         if is_incomplete:
             self._client.abort()
@@ -206,8 +190,8 @@ class Connection:
         self._depart()
 
     def close(self) -> None:
-        if self._state is not _State.GONE:
-            self._state = _State.GONE
+        if self._state is not State.GONE:
+            self._state = State.GONE
             self._carrier.forget(self)
             self._client.close()
 
@@ -293,7 +277,7 @@ class Connection:
         if body is None:
             raise body_timeout(self._shared.body_timeout_s)
         generation = self._generation = route.open(route.read(body), limits, visit, self)
-        self._state = _State.ANSWERING
+        self._state = State.ANSWERING
         now_s = trio.current_time()
         generation.start(now_s)  # which may have told its end when it returns
         if not generation.is_over:
@@ -335,22 +319,19 @@ class Connection:
     def _complete(self) -> None:
         """The answer is complete, as far as we are concerned."""
         self._depart()
-        if self._state is _State.GONE:
+        if self._state is State.GONE:
             return
         if not self._machine.can_go_on:
             self._leave()
             return
-        if self._state is _State.ANSWERING and self._machine.has_unread:
+        if self._state is State.ANSWERING and self._machine.has_unread:
             self._carrier.call_soon(self)
         self._rest()
 
     def _rest(self) -> None:
         """Nothing is under way: the next request may come."""
-        self._state = _State.IDLE
-        may_take_s = self._shared.limits.keep_alive_s
-        if self._carrier.is_draining:
-            may_take_s = _LAST_REQUEST_S
-        self._wait_due_s = trio.current_time() + may_take_s
+        self._state = State.IDLE
+        self._wait_due_s = self._due_s_of(State.IDLE)
         self._carrier.watch(self)
 
     def _depart(self) -> None:
@@ -360,26 +341,26 @@ class Connection:
             self._shared.guard.depart(visit)
 
     def _note_receiving(self) -> None:
-        """Each part of a request has its own time, from its begin."""
-        limits = self._shared.limits
-        if self._state not in _RECEIVING:
+        """Something of a request may have come. It is idle only after an answer: see `_rest`."""
+        if self._state not in RECEIVING:
             return
-        if self._machine.is_in_body:
-            state, timeout_s = _State.BODY, self._shared.body_timeout_s
-        elif self._machine.is_in_head:
-            state, timeout_s = _State.HEAD, limits.headers_timeout_s
-        else:
-            return  # idle, and has its deadline
-        if state is not self._state:
+        state = receiving_state(self._machine)
+        if state is not self._state and state is not State.IDLE:
             self._state = state
-            timeout_s = min(timeout_s, _LAST_WHOLE_S) if self._carrier.is_draining else timeout_s
-            self._wait_due_s = trio.current_time() + timeout_s
+            self._wait_due_s = self._due_s_of(state)
             self._carrier.watch(self)
+
+    def _due_s_of(self, state: State) -> float:
+        shared = self._shared
+        is_draining = self._carrier.is_draining
+        return trio.current_time() + receiving_timeout_s(
+            state, shared.limits, shared.body_timeout_s, is_draining=is_draining
+        )
 
     # --- the socket
 
     def _send(self, data: bytes) -> None:
-        if self._state is _State.GONE:
+        if self._state is State.GONE:
             return
         self._client.send(data)
         if self._client.is_broken:
@@ -393,7 +374,7 @@ class Connection:
             self.abort("client_gone")
             return
         self._send(answer)
-        if self._state is not _State.GONE:
+        if self._state is not State.GONE:
             self._leave()
 
     def _give_up(self) -> None:
@@ -402,7 +383,7 @@ class Connection:
 
     def _leave(self) -> None:
         """Send what is left, then close so that the client can read it, even if it talks on."""
-        self._state = _State.LEAVING
+        self._state = State.LEAVING
         if not self._client.parked_bytes:
             self._see_off()
         self._carrier.watch(self)

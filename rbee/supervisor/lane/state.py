@@ -1,0 +1,45 @@
+"""How a connection of the lane stands, and how long it may stay so. Pure.
+
+Rule: each part of a request has its own time, from its begin; nothing that comes meanwhile
+      lengthens it.
+"""
+
+import enum
+from typing import Final
+
+from rbee.supervisor.http_server import HttpLimits
+from rbee.supervisor.lane.machine import Machine
+
+# Once shutdown has begun: how long an idle client's next request may be under way already, and
+# how long one may still take to come.
+_LAST_REQUEST_S: Final = 0.05
+_LAST_WHOLE_S: Final = 1.0
+
+
+class State(enum.Enum):
+    IDLE = enum.auto()  # between requests
+    HEAD = enum.auto()  # a request's head is coming
+    BODY = enum.auto()  # its body is coming
+    ANSWERING = enum.auto()  # a generation runs
+    LEAVING = enum.auto()  # the last answer was given; it is sent, and the client seen off
+    GONE = enum.auto()  # closed, or handed over
+
+
+RECEIVING: Final = frozenset({State.IDLE, State.HEAD, State.BODY})
+
+
+def receiving_state(machine: Machine) -> State:
+    """What of a request is being received, where none is being answered."""
+    if machine.is_in_body:
+        return State.BODY
+    return State.HEAD if machine.is_in_head else State.IDLE
+
+
+def receiving_timeout_s(
+    state: State, limits: HttpLimits, body_timeout_s: float, *, is_draining: bool
+) -> float:
+    """How long a connection may stay in a state of `RECEIVING`."""
+    if state is State.IDLE:
+        return _LAST_REQUEST_S if is_draining else limits.keep_alive_s
+    timeout_s = limits.headers_timeout_s if state is State.HEAD else body_timeout_s
+    return min(timeout_s, _LAST_WHOLE_S) if is_draining else timeout_s
