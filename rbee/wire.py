@@ -88,7 +88,7 @@ class Drain(WireMessage, frozen=True, tag="drain"):
 
 
 class Stop(WireMessage, frozen=True, tag="stop"):
-    """End now. Open requests are dropped."""
+    """End now. Open requests are dropped. Also the answer to Bye."""
 
 
 # --- worker to supervisor
@@ -168,7 +168,11 @@ class Beat(WireMessage, frozen=True, tag="beat"):
 
 
 class Bye(WireMessage, frozen=True, tag="bye"):
-    """The last word: why the worker ends. An ``exit_code`` other than 0 is a failure."""
+    """The last word: why the worker ends. An ``exit_code`` other than 0 is a failure.
+
+    It is answered by Stop; the worker holds the link until then, as what is queued in it would
+    be lost with the process.
+    """
 
     reason: ShortText
     exit_code: Annotated[int, Meta(ge=0, le=255)]

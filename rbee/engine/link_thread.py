@@ -6,6 +6,8 @@ the process lives and can run Python, and what they carry says whether the engin
 Rule 1: it touches no engine and no dialogue: it moves frames, and reads `published`.
 Rule 2: the end of the life pipe is the end of the supervisor: the process exits at once.
 Rule 3: a Stop that the main thread does not obey in `STOP_GRACE_S` ends the process.
+Rule 4: what libzmq has queued is lost with the process. So the link is held after the last word
+        until a Stop has come: the supervisor's answer to Bye.
 """
 
 import contextlib
@@ -35,6 +37,9 @@ WAKE_AT_MESSAGES: Final = OUTBOX_MESSAGES_MAX // 2
 
 # How long the main thread may take to see a Stop; then the process ends without it.
 STOP_GRACE_S: Final = 1.0
+
+# How long the link is held after the last word for the supervisor to say that it has heard it.
+HEARD_S_MAX: Final = 2.0
 
 STOP_FRAMES: Final = encode(Stop())
 
@@ -71,6 +76,7 @@ class LinkThread:
         self._is_closing = False
         self._beat_s: float | None = None
         self._stop_by_s: float | None = None
+        self._hold_until_s: float | None = None  # once all is sent
         self._thread = threading.Thread(target=self._run, name="link", daemon=True)
 
     def start(self) -> None:
@@ -114,12 +120,12 @@ class LinkThread:
         return self._stop_by_s is not None
 
     def close(self) -> None:
-        """Send what is queued, close the link and end the thread."""
+        """Send what is queued, have it heard, close the link and end the thread."""
         with self._changed:
             self._is_closing = True
             self._changed.notify_all()
         self._wake()
-        self._thread.join(timeout=STOP_GRACE_S)
+        self._thread.join(timeout=HEARD_S_MAX + STOP_GRACE_S)
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it is awake already
@@ -154,8 +160,11 @@ class LinkThread:
             if self._stop_by_s is not None and now_s >= self._stop_by_s and not self.ignores_stop:
                 os._exit(ExitCode.OK)
             if is_closing and not wants_to_send:
-                link.close()
-                return
+                if self._hold_until_s is None:
+                    self._hold_until_s = now_s + HEARD_S_MAX
+                if self.stop_asked or now_s >= self._hold_until_s:
+                    link.close()
+                    return
 
     def _wait_s(self, next_beat_s: float) -> float:
         if self._looks_again:
@@ -165,13 +174,15 @@ class LinkThread:
             waits.append(next_beat_s - time.monotonic())
         if self._stop_by_s is not None and not self.ignores_stop:
             waits.append(self._stop_by_s - time.monotonic())
+        if self._hold_until_s is not None:
+            waits.append(self._hold_until_s - time.monotonic())
         # Up, not down: poll counts in milliseconds and must not spin through the last one.
         return max(0.0, min(waits)) + 0.001
 
     def _receive_all(self, link: ThreadLink) -> None:
         while (frames := link.receive_nowait()) is not None:
             if frames == STOP_FRAMES:
-                if self.ignores_stop:
+                if self.ignores_stop and not self._is_closing:
                     continue
                 self._stop_by_s = time.monotonic() + STOP_GRACE_S
             with self._changed:

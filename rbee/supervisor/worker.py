@@ -4,6 +4,7 @@
 may read the properties, and call `generate`, `cancel` and `drain`, which send and do not wait.
 """
 
+import contextlib
 from dataclasses import dataclass, field
 from signal import SIGKILL
 from typing import Final, assert_never
@@ -241,6 +242,11 @@ class Worker:
     def welcome(self, message: Welcome) -> None:
         """Answer its Hello."""
         self._send_or_kill(self._dialogue.welcome(message))
+
+    def answer_bye(self) -> None:
+        """Let it go: its last word was heard, and so all before it."""
+        with contextlib.suppress(LinkFullError):  # it is gone already
+            self.child.send(self._dialogue.stop())
 
     def settle(self) -> None:
         """It is idle once its last request has ended."""

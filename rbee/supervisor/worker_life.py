@@ -15,7 +15,7 @@ from rbee.errors import RemoteProtocolError
 from rbee.supervisor.child import Child, Launch
 from rbee.supervisor.lifecycle import WorkerState
 from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
-from rbee.wire import Failed, FromWorker, Hello, Ready, Step
+from rbee.wire import Bye, Failed, FromWorker, Hello, Ready, Step
 
 # The watch sleeps at most this long. Waking later means that the supervisor itself was busy or
 # suspended: then the silence was ours, and no worker is judged by it.
@@ -162,6 +162,8 @@ def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery
             delivery.room_made(worker)
         case Hello():
             worker.welcome(plan.welcome)
+        case Bye():
+            worker.answer_bye()
         case Ready() if worker.state is WorkerState.READY:
             delivery.worker_ready(worker)
         case _:  # what concerns the worker alone was noted

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from rbee.ask import Ask
 from rbee.config import ModelConfig
 from rbee.dialogue import SupervisorDialogue
 from rbee.engine.engine import Job, JobFailed, Sampled
-from rbee.engine.link_thread import LinkThread, Published
+from rbee.engine.link_thread import HEARD_S_MAX, LinkThread, Published
 from rbee.engine.loop import WorkerLoop
 from rbee.engine.step_times import StepTimes
 from rbee.engine.synthetic import SyntheticEngine
@@ -125,9 +126,49 @@ def test_a_word_that_is_queued_as_the_link_closes_is_sent(
     link.send([b"the last word"])
     link._is_closing = True
     said.set()
-    link.close()
     assert socket.poll(5000), "it was not sent"
+    socket.send_multipart(encode(Stop()))
+    link.close()
     assert socket.recv_multipart() == [b"the last word"]
+    socket.close(linger=0)
+    context.term()
+    os.close(life_read)
+    os.close(life_write)
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_the_last_of_many_words_is_heard_before_the_link_closes(
+    is_answered: bool, tmp_path: Path
+) -> None:
+    # More than all queues between the two hold, for a supervisor that is busy meanwhile.
+    words, heard = 300, list[bytes]()
+    life_read, life_write = os.pipe()
+    context = zmq.Context()
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.RCVHWM, 64)
+    socket.bind(f"ipc://{tmp_path / 'link'}")
+    link = LinkThread(tmp_path / "link", life_read)
+    link.start()
+
+    def speak() -> None:
+        for word in range(words):
+            link.send([b"%d" % word])
+        link.close()
+
+    speaking = threading.Thread(target=speak)
+    speaking.start()
+    while len(heard) < words:
+        assert socket.poll(5000), f"lost after {len(heard)} of {words}"
+        heard.append(socket.recv())
+    begun_s = time.monotonic()
+    assert link._thread.is_alive(), "it did not wait to be heard"
+    if is_answered:
+        socket.send_multipart(encode(Stop()))
+    speaking.join(5)
+    took_s = time.monotonic() - begun_s
+    assert not speaking.is_alive()
+    assert took_s < 0.5 if is_answered else HEARD_S_MAX - 0.5 < took_s < HEARD_S_MAX + 1
+    assert heard == [b"%d" % word for word in range(words)]
     socket.close(linger=0)
     context.term()
     os.close(life_read)

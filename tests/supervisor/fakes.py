@@ -12,7 +12,7 @@ import trio
 
 from rbee.ask import FinishReason
 from rbee.config import ModelConfig
-from rbee.dialogue import WorkerDialogue
+from rbee.dialogue import Stage, WorkerDialogue
 from rbee.errors import ErrorCode
 from rbee.supervisor.child import Child
 from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
@@ -156,6 +156,8 @@ class FakeChild:
                 self._cancelled.add(request_id)
                 if self._dialogue.is_open(request_id):
                     self.say(Failed(request_id, ErrorCode.CANCELLED, "cancelled"))
+            case Stop() if self._dialogue.stage is Stage.LEFT:
+                pass  # the answer to its Bye
             case Drain() | Stop():
                 self.say(Bye(self.says_bye or "drained", 0))
                 self.end(None)
