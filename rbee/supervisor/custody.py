@@ -4,12 +4,14 @@ The order is what keeps any from being lost: cgroup and mark, then spawn, then `
 puts it into the cgroup and writes it down, then the gate opens; and `release` at the end.
 """
 
+import contextlib
 import secrets
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from rbee.supervisor.adopted import Adopted
 from rbee.supervisor.cgroup import Group
-from rbee.supervisor.kin import MARK_NAME, Identity, Kin
+from rbee.supervisor.kin import MARK_NAME, Identity, Kin, start_ticks
 from rbee.supervisor.limits import WATCHED, Holding, Limits
 
 SPAWN_BYTES: Final = 6
@@ -28,19 +30,22 @@ class Notes(Protocol):
 class Custody:
     """What the supervisor has in its hands of one worker."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # what `Instance` has put together
         self,
         kin: Kin,
         limits: Limits,
         holding: Holding,
         adopted: Adopted,
         notes: Notes,
+        quarantine: Callable[[list[Identity]], None],
     ) -> None:
         self.limits: Final = limits
         self.holding: Final = holding
         self._kin = kin
         self._adopted = adopted
         self._notes = notes
+        self._quarantine = quarantine
+        self._survivors: list[Identity] = []
         self._pid: int | None = None
 
     @property
@@ -84,12 +89,20 @@ class Custody:
         """How often `Limits.tasks_max` has kept them from starting another task."""
         return self._kin.group.tasks_refused()
 
+    def survived(self, pids: Iterable[int]) -> None:
+        """Not even SIGKILL ends these."""
+        for pid in pids:
+            with contextlib.suppress(OSError):  # gone now
+                self._survivors.append(Identity(pid, start_ticks(pid)))
+
     def release(self) -> list[str]:
         """Give up what was made for them. Returns: what could not be taken away."""
         if self._pid is not None:
             self._adopted.forget(self._pid)
         left = self._kin.group.remove()
-        if not left:
+        if self._survivors:
+            self._quarantine(self._survivors)
+        elif not left:  # what is left, the next supervisor is to know of
             self._notes.remove()
         return [str(path) for path in left]
 
@@ -109,7 +122,11 @@ class NoNotes:
         return
 
 
+def _nothing(_survivors: list[Identity]) -> None:
+    return
+
+
 def loose_custody(_worker_id: str) -> Custody:
     """Without cgroup, limits and record: all it has is the mark. For tests, and small tools."""
     kin = Kin(f"loose/{new_spawn()}", Group(()))
-    return Custody(kin, Limits(), Holding("", "", ""), Adopted(), NoNotes())
+    return Custody(kin, Limits(), Holding("", "", ""), Adopted(), NoNotes(), _nothing)

@@ -3,6 +3,8 @@
 Enter it while the run directory is held and before the first worker; leave it after the last.
 """
 
+import errno
+import functools
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +17,8 @@ from rbee.logs import Log
 from rbee.supervisor.adopted import Adopted
 from rbee.supervisor.cgroup import Ground, Group, Means, Place
 from rbee.supervisor.custody import Custody, new_spawn
-from rbee.supervisor.kin import Kin
+from rbee.supervisor.gpu_quarantine import GpuQuarantine
+from rbee.supervisor.kin import Identity, Kin
 from rbee.supervisor.limits import Holding, Limits, check_limits, controllers_needed, judge_holding
 from rbee.supervisor.orphans import Swept, sweep
 from rbee.supervisor.records import (
@@ -39,15 +42,23 @@ class Instance:
 
     Args:
       limits: of each worker, by worker id.
+      gpus: of each worker that uses one: which.
     """
 
     def __init__(
-        self, run_dir: Path, places: Sequence[Place], limits: Mapping[str, Limits], log: Log
+        self,
+        run_dir: Path,
+        places: Sequence[Place],
+        limits: Mapping[str, Limits],
+        log: Log,
+        gpus: Mapping[str, int] | None = None,
     ) -> None:
         self.name: Final = secrets.token_hex(INSTANCE_BYTES)
         self.run_dir: Final = run_dir
         self.adopted: Final = Adopted()
         self._limits = limits
+        self._gpus = gpus or {}
+        self._quarantine = GpuQuarantine()
         self._log = log
         self._ground = Ground(self.name, places)
         self._where = this_machine()
@@ -89,8 +100,12 @@ class Instance:
         """For one process that is about to be spawned.
 
         Raises:
-          OSError: its cgroup cannot be made, or not with the limits that it is to have.
+          OSError: its cgroup cannot be made, or not with the limits that it is to have; or its
+            GPU is in quarantine.
         """
+        gpu = self._gpus.get(worker_id)
+        if gpu is not None and (problem := self._quarantine.problem(gpu)):
+            raise OSError(errno.EBUSY, problem)
         spawn, limits = new_spawn(), self._limits[worker_id]
         about = WorkerRecord(self.name, self._where, worker_id, spawn, 0, 0)
         return Custody(
@@ -99,7 +114,16 @@ class Instance:
             self.holding(worker_id),
             self.adopted,
             WorkerNotes(self.run_dir, about),
+            functools.partial(self._keep_off, worker_id),
         )
+
+    def _keep_off(self, worker_id: str, survivors: list[Identity]) -> None:
+        gpu = self._gpus.get(worker_id)
+        if gpu is not None:
+            self._quarantine.add(gpu, worker_id, survivors)
+            self._log.error(
+                "gpu_quarantined", gpu=gpu, worker=worker_id, problem=self._quarantine.problem(gpu)
+            )
 
     def _new_group(self, spawn: str, limits: Limits) -> Group:
         group = self._ground.group(spawn)

@@ -214,6 +214,7 @@ class Launcher:
             child.custody.kill()  # where that is no single act, a fork may have slipped through
             await trio.sleep(STRAYS_LOOK_EVERY_S)
         if there:
+            child.custody.survived(there)
             self.log.error(
                 "processes_unkillable", worker=child.worker_id, pids=there,
                 remedy="they hang in the kernel, mostly in a driver, and keep their memory",

@@ -76,9 +76,14 @@ def serve(config: Config) -> int:
         log.warning("no_subreaper", problem=problem, effect="zombies of strays go to init")
     limits = HttpLimits(parked_bytes_max=config.server.parked_bytes_max)
     held = {plan.worker_id: limits_of(plan.welcome.model) for plan in plans}
+    gpus = {
+        plan.worker_id: plan.welcome.model.gpu
+        for plan in plans
+        if plan.welcome.model.engine == "exllamav2"
+    }
     with (
         RunDir(run_path.absolute()) as run_dir,
-        Instance(run_dir.path, own_places(), held, log) as instance,
+        Instance(run_dir.path, own_places(), held, log, gpus) as instance,
     ):
         sockets = bind_sockets(bind.host, bind.port, limits.backlog)
         links = LinkFactory(run_dir.path)

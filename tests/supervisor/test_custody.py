@@ -14,7 +14,7 @@ import trio
 from rbee.errors import ConfigError
 from rbee.supervisor.cgroup import Group, Place, own_places
 from rbee.supervisor.instance import Instance
-from rbee.supervisor.kin import is_alive, read_mark
+from rbee.supervisor.kin import Kin, is_alive, read_mark
 from rbee.supervisor.launch import EngineChild, Launcher
 from rbee.supervisor.limits import Limits
 from rbee.supervisor.process import Process
@@ -234,6 +234,36 @@ async def test_a_worker_with_limits_does_not_run_without_them(
         pytest.raises(OSError, match="No space left"),
     ):
         instance.custody("w-0")
+
+
+async def test_a_gpu_whose_process_survives_sigkill_takes_no_worker_until_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As one that hangs in the driver: no signal reaches the daemon until the test ends it.
+    monkeypatch.setattr(Kin, "kill", lambda _self: None)
+    monkeypatch.setattr("rbee.supervisor.launch.STRAYS_GONE_S", 0.05)
+    script = WITH_DAEMON.replace(", {})", ", os.environ)") + "sys.exit(0)"
+    factory, log = LinkFactory(tmp_path), NoLog()
+    workers = {"w-0": NO_LIMITS, "w-1": NO_LIMITS}
+    with Instance(tmp_path, NOWHERE, workers, log, {"w-0": 3, "w-1": 5}) as instance:
+        launch = Launcher(
+            factory, QUICK, trio.Event(), log, Spawner(script), custody=instance.custody
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(launch, "w-0")
+            daemon = identity_of(await daemon_of(log))
+        assert fields_of(log, "processes_unkillable")["pids"] == [daemon.pid]
+        assert fields_of(log, "gpu_quarantined")["gpu"] == 3
+        with pytest.raises(OSError, match=f"GPU 3 is in quarantine: process {daemon.pid} of w-0"):
+            instance.custody("w-0")
+        assert instance.custody("w-1").release() == [], "another GPU is not concerned"
+        assert len(read_records(tmp_path).workers) == 1, "its successor is to know of it"
+        os.kill(daemon.pid, signal.SIGKILL)
+        with trio.fail_after(5):
+            while is_alive(daemon):
+                await trio.sleep(0.01)
+        assert instance.custody("w-0").release() == []
+    factory.close()
 
 
 def test_what_nothing_can_hold_stops_the_start_and_leaves_nothing(tmp_path: Path) -> None:
