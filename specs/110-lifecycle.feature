@@ -56,8 +56,11 @@ Feature: Workers are started, watched, replaced and stopped (R1, R6, R7, R13, R1
     Then the log says "slot_failed" within 20 seconds, because of "4 failures in a row"
     And the slot waited for about 1, 2 and 4 seconds before the starts
     And the worker is failed
-    When the operator restarts the worker
+    And the status shows an open breaker for "load_failure"
+    When the operator resets the worker
     Then the log says "worker_spawned" within 2 seconds
+    And the server becomes ready again within 10 seconds
+    And the status shows no breaker
 
   Scenario: What a restart cannot help is not tried again
     Given a starting server whose worker will out_of_memory at once
@@ -149,16 +152,6 @@ Feature: Workers are started, watched, replaced and stopped (R1, R6, R7, R13, R1
     And a crash report tells that it "ended by signal 11", with "Segmentation fault" in its last lines
     When the server is stopped and started again
     Then a crash report tells that it "ended by signal 11", with "Segmentation fault" in its last lines
-
-  Scenario: A reset closes the breaker of a slot that has failed
-    Given a server with 1 worker
-    When the worker is killed, and so are the next 3 as they start
-    Then the log says "slot_failed" within 20 seconds, because of "4 failures in a row"
-    And the status shows an open breaker for "load_failure"
-    When the operator resets the worker
-    Then the log says "worker_spawned" within 2 seconds
-    And the server becomes ready again within 10 seconds
-    And the status shows no breaker
 
   Scenario: After a cool-down one worker is tried
     Given a server with 1 worker, no restarts and a cool-down of 1 second
