@@ -35,8 +35,9 @@ class Asked:
         prompt_tokens: int = 7,
         tokens: int = 1,
         logprobs: tuple[TokenLogprob, ...] = (),
+        flush: bool = True,
     ) -> None:
-        """Deliver ``text`` as one delta of ``tokens`` tokens."""
+        """Deliver ``text`` as one delta of ``tokens`` tokens; more may follow before a flush."""
         if self.is_over:
             return
         token_ids = tuple(range(self.tokens, self.tokens + tokens))
@@ -45,7 +46,8 @@ class Asked:
         self.tokens += tokens
         self.is_over = finish is not None
         self.sink.push(delta)
-        self.sink.flush()
+        if flush:
+            self.sink.flush()
 
     def fail(self, error: RequestError) -> None:
         if not self.is_over:

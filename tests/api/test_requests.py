@@ -4,6 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from rbee.errors import ErrorCode, RequestError
 from tests.api.face import CHAT, Face
 
 PATH = "/v1/chat/completions"
@@ -100,3 +101,37 @@ async def test_the_usage_of_a_stream_tells_that_it_changed_workers() -> None:
         asked.sink.moved()
         asked.push("b", finish="stop")
     assert exchange.events[-1]["usage"]["failovers"] == 1
+
+
+async def test_what_came_together_is_told_as_one_event_for_each_choice() -> None:
+    face = Face()
+    async with trio.open_nursery() as nursery:
+        exchange = face.start(nursery, PATH, {**CHAT, "stream": True, "n": 2})
+        first, second = await face.generator.wait_asked(2)
+        first.push("0 ")
+        for _ in range(2):
+            first.push("1 ", flush=False)
+            second.push("2 ", flush=False)
+        first.push("3", flush=False, finish="stop")
+        first.sink.flush()
+        second.push("", finish="stop")
+    texts: dict[int, list[str]] = {0: [], 1: []}
+    for event in exchange.events:
+        [choice] = event["choices"]
+        texts[choice["index"]].append(choice["delta"].get("content", ""))
+    assert [text for text in texts[0] if text] == ["0 ", "1 1 3"]
+    assert [text for text in texts[1] if text] == ["2 2 "]
+
+
+async def test_what_came_just_before_a_failure_is_told_before_it() -> None:
+    face = Face()
+    async with trio.open_nursery() as nursery:
+        exchange = face.start(nursery, PATH, {**CHAT, "stream": True})
+        [asked] = await face.generator.wait_asked()
+        asked.push("a")
+        await trio.testing.wait_all_tasks_blocked()
+        asked.push("b", flush=False)
+        asked.fail(RequestError(ErrorCode.WORKER_FAILED, "the worker ended"))
+    *told, failure = exchange.events
+    assert "".join(each["choices"][0]["delta"].get("content", "") for each in told) == "ab"
+    assert failure["error"]["code"] == "worker_failed"

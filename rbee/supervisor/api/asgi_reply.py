@@ -70,35 +70,26 @@ class AsgiReply:
         self._whole = Answer(200, [JSON_TYPE], body)
         self._begun.set()
 
-    def begin(self) -> None:
-        self._begun.set()
-
     def write(self, payload: bytes) -> None:
+        self._begun.set()
         if self._is_broken or not payload:
             return
-        self._kept.append(payload)
-        self._kept_bytes += len(payload)
-        if self._kept_bytes <= self._kept_bytes_max:
-            return
         if self._writer is not None:
-            self.flush()
-        else:
+            self._writer.write_nowait(payload)
+            return
+        self._keep(payload)
+        if self._kept_bytes > self._kept_bytes_max:
             self._is_broken = True
             self._take()
             self._on_broken("slow_client")  # whose last words are still kept
 
-    def flush(self) -> None:
-        if not self._kept:
-            return
-        if self._writer is not None:
-            self._writer.write_nowait(self._take())
-        else:
-            self._news.set()
-
     def end(self, last_words: bytes) -> None:
-        self._kept.append(last_words)
+        self._begun.set()
         self._ended.set()
-        self.flush()
+        if self._writer is not None:
+            self._writer.write_nowait(last_words)
+        else:
+            self._keep(last_words)
 
     def fail(self, error: RequestError) -> None:
         if self._visit.status is None:
@@ -136,7 +127,7 @@ class AsgiReply:
         """Send what was kept, and everything from now on, through ``writer``."""
         self._writer = writer
         writer.on_broken = self._break_off
-        self.flush()
+        writer.write_nowait(self._take())
 
     def _break_off(self, reason: str) -> None:
         self._is_broken = True
@@ -152,6 +143,11 @@ class AsgiReply:
             else:
                 self._news = trio.Event()
                 await self._news.wait()
+
+    def _keep(self, payload: bytes) -> None:
+        self._kept.append(payload)
+        self._kept_bytes += len(payload)
+        self._news.set()
 
     def _take(self) -> bytes:
         payload = b"".join(self._kept)

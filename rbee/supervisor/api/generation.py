@@ -9,9 +9,11 @@ Rule 2: a generation tells its reply exactly one end: `answer`, `end` or `fail`;
         `abandon`. However it ends, no ask of it stays open.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
 import trio
 
 from rbee.errors import ErrorCode, RequestError
@@ -29,7 +31,7 @@ FAILOVERS_HEADER: Final = b"x-rbee-failovers"
 class Reply(Protocol):
     """How a face tells the answer of one generation. Nothing of it waits or raises.
 
-    Either `answer`, or `begin`, then `write` and `flush` in turns, then `end`. Instead of any of
+    Either `answer`, or `write` as often as there is something, and then `end`. Instead of any of
     these may come `fail`, and then nothing more.
     """
 
@@ -37,15 +39,9 @@ class Reply(Protocol):
         """The whole answer, in JSON."""
         ...
 
-    def begin(self) -> None:
-        """The answer is a stream of events."""
-        ...
-
     def write(self, payload: bytes) -> None:
-        """More of the stream; it may stay here until `flush`."""
+        """The answer is a stream of events, and here are more of them; maybe none yet."""
         ...
-
-    def flush(self) -> None: ...
 
     def end(self, last_words: bytes) -> None:
         """The last of the stream."""
@@ -101,6 +97,7 @@ class Generation:
         self._reply = reply
         self._visit = visit
         self._choices = [Choice() for _ in order.asks]
+        self._unsent: list[list[Delta]] = [[] for _ in order.asks]  # of a stream
         self._unfinished = len(order.asks)
         self._request_ids: list[int] = []
         self._failovers = 0
@@ -154,7 +151,9 @@ class Generation:
 
     def fail(self, error: RequestError) -> None:
         """There will be no more: tell the client so."""
-        if self._is_over:
+        if self._visit.status is not None and not self._is_over:
+            self._reply.write(self._take_unsent())
+        if self._is_over:  # it was, or the client has gone
             return
         self._close(error.code.value)
         self._reply.fail(error)
@@ -173,10 +172,8 @@ class Generation:
             choice.prompt_tokens = delta.prompt_tokens
         choice.completion_tokens += len(delta.token_ids)
         if self._order.is_streamed:
-            if not self._has_begun:
-                self._has_begun = True
-                self._reply.begin()
-            self._reply.write(self._shape.chunk(index, delta))
+            self._has_begun = True
+            self._unsent[index].append(delta)
         else:
             choice.texts.append(delta.text)
             choice.logprobs.extend(delta.logprobs)
@@ -191,7 +188,7 @@ class Generation:
             return
         self._progress_s = trio.current_time()
         if self._has_begun:
-            self._reply.flush()
+            self._reply.write(self._take_unsent())
 
     def moved(self) -> None:
         """A worker has ended under it; what was delivered stands, and another worker goes on."""
@@ -209,11 +206,20 @@ class Generation:
         self._close("")
         if self._order.is_streamed:
             told = self._shape.usage_chunk(usage) if self._order.include_usage else b""
-            self._reply.end(told + DONE)
+            self._reply.end(self._take_unsent() + told + DONE)
         else:
             if usage.failovers:
                 self._visit.headers.append((FAILOVERS_HEADER, b"%d" % usage.failovers))
             self._reply.answer(self._shape.answer(self._choices, usage))
+
+    def _take_unsent(self) -> bytes:
+        """The events for all that has come since the last flush: one for each choice."""
+        told = b""
+        for index, deltas in enumerate(self._unsent):
+            if deltas:
+                told += self._shape.chunk(index, merge(deltas))
+                deltas.clear()
+        return told
 
     def _close(self, outcome: str) -> None:
         """End what is open of this order, and note how it went."""
@@ -257,6 +263,18 @@ class _ChoiceSink:
 
     def moved(self) -> None:
         self._generation.moved()
+
+
+def merge(deltas: Sequence[Delta]) -> Delta:
+    """What came for one choice, in order, as if it had come at once."""
+    if len(deltas) == 1:
+        return deltas[0]
+    return msgspec.structs.replace(
+        deltas[-1],
+        token_ids=tuple(token for each in deltas for token in each.token_ids),
+        text="".join([each.text for each in deltas]),
+        logprobs=tuple(token for each in deltas for token in each.logprobs),
+    )
 
 
 def _deadline_exceeded(

@@ -40,7 +40,7 @@ class Connection:
     """
 
     __slots__ = (
-        "_carrier", "_client", "_generation", "_has_more", "_kept", "_machine", "_shared",
+        "_carrier", "_client", "_generation", "_has_more", "_machine", "_shared",
         "_state", "_visit", "_wait_due_s", "peer", "sock", "tick",
     )  # fmt: skip
 
@@ -56,7 +56,6 @@ class Connection:
         self._wait_due_s = trio.current_time() + shared.limits.headers_timeout_s
         self._client = ClientSocket(sock, shared.limits.send_deadline_s)
         self._has_more = False  # received, and to be looked at in the next turn
-        self._kept: list[bytes] = []  # of a stream, until it is flushed
         self._visit: Visit | None = None
         self._generation: Generation | None = None
 
@@ -204,16 +203,9 @@ class Connection:
             self.abort(_BUG)
             raise
 
-    def begin(self) -> None:
-        """The head waits for the first of the body: they leave together."""
-
     def write(self, payload: bytes) -> None:
-        self._kept.append(payload)
-
-    def flush(self) -> None:
         try:
-            if payload := b"".join(self._kept):
-                self._kept.clear()
+            if payload:
                 self._send(self._stream_head() + self._machine.chunk(payload))
             if self._client.parked_bytes > self._shared.limits.parked_bytes_max:
                 self._give_up()
@@ -223,8 +215,8 @@ class Connection:
 
     def end(self, last_words: bytes) -> None:
         try:
-            payload, machine = b"".join([*self._kept, last_words]), self._machine
-            self._send(self._stream_head() + machine.chunk(payload) + machine.finish())
+            machine = self._machine
+            self._send(self._stream_head() + machine.chunk(last_words) + machine.finish())
             self._complete()
         except Exception:
             self.abort(_BUG)
@@ -336,7 +328,6 @@ class Connection:
 
     def _depart(self) -> None:
         visit, self._visit, self._generation = self._visit, None, None
-        self._kept.clear()
         if visit is not None:
             self._shared.guard.depart(visit)
 
