@@ -5,7 +5,14 @@ from collections.abc import Callable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.engine.llamacpp.batch import STEP_S_MAX, Chunk, PrefillPace, plan_batch
+from rbee.engine.llamacpp.batch import (
+    STEP_S_MAX,
+    Chunk,
+    Due,
+    PrefillPace,
+    plan_batch,
+    plan_exact,
+)
 from rbee.engine.llamacpp.sequences import Sequences, common_length
 
 
@@ -32,6 +39,34 @@ def test_plan_is_bounded_and_moves_on(pending: list[int], prefill_max: int) -> N
     for chunk in chunks:
         assert 1 <= chunk.count <= pending[chunk.index]
         assert chunk.is_last == (chunk.count == pending[chunk.index])
+
+
+def test_exact_passes_keep_answers_together_and_each_prompt_alone() -> None:
+    due = [Due(0, 1), Due(300, 0), Due(0, 7), Due(20, 5)]
+    assert plan_exact(due, 512) == [
+        [Chunk(0, 1, is_last=True), Chunk(2, 1, is_last=False)],
+        [Chunk(1, 300, is_last=True)],
+        [Chunk(3, 20, is_last=False)],
+    ]
+
+
+@given(
+    st.lists(st.builds(Due, st.integers(0, 1500), st.integers(1, 9)), min_size=1, max_size=20),
+    st.sampled_from([32, 64, 512]),
+)
+def test_exact_passes_never_cut_a_prompt_down_to_one_token(due: list[Due], room: int) -> None:
+    passes = plan_exact(due, room)
+    answers = [index for index, job in enumerate(due) if not job.prompt]
+    if answers:
+        assert [chunk.index for chunk in passes[0]] == answers
+        assert all(chunk.count == 1 for chunk in passes[0])
+    prompts = passes[1:] if answers else passes
+    assert sum(chunk.count for [chunk] in prompts) <= room
+    assert prompts or all(not job.prompt for job in due), "the oldest prompt advances"
+    for [chunk] in prompts:
+        prompt = due[chunk.index].prompt
+        assert chunk.count >= 2 or prompt == 1
+        assert prompt - chunk.count != 1
 
 
 def test_pace_shrinks_for_a_slow_model_and_grows_back() -> None:

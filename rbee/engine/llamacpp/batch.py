@@ -1,6 +1,13 @@
 """Which tokens go into the next batch: a pure decision.
 
 Rule 1: nothing here waits, reads a clock or knows the library.
+
+llama.cpp adds up in another order when it computes one token than when it computes several, and
+differences in the last bits turn into other words where two are nearly as likely. `plan_batch`
+computes all that is due together, and leaves it at that. `plan_exact` makes passes in which
+each token is always computed in the same way, whatever else is due and whatever was before:
+tokens of a prompt together, at least two, and with no other job; tokens of an answer one by one,
+also those that another worker has brought already.
 """
 
 from collections.abc import Sequence
@@ -40,6 +47,38 @@ def plan_batch(pending: Sequence[int], prefill_tokens_max: int) -> list[Chunk]:
             chunks.append(Chunk(index, chunk, is_last=chunk == count))
             room -= chunk
     return chunks
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Tokens of one job that are not in the cache. One of them at least."""
+
+    prompt: int
+    answer: int
+
+
+def plan_exact(due: Sequence[Due], prefill_tokens_max: int) -> list[list[Chunk]]:
+    """Choose the passes of the next step: first that of all answers, then one for each prompt.
+
+    Args:
+      due: of each running job, oldest first.
+      prefill_tokens_max: tokens of prompts in this step, all jobs together; at least 2.
+    """
+    answers: list[Chunk] = []
+    prompts: list[list[Chunk]] = []
+    room = prefill_tokens_max
+    for index, job in enumerate(due):
+        if job.prompt == 0:
+            answers.append(Chunk(index, 1, is_last=job.answer == 1))
+            continue
+        count = min(job.prompt, room)
+        if job.prompt - count == 1:  # one token would be left, and then be alone
+            count -= 1
+        if count >= min(2, job.prompt):
+            is_last = count == job.prompt and job.answer == 0
+            prompts.append([Chunk(index, count, is_last=is_last)])
+            room -= count
+    return [answers, *prompts] if answers else prompts
 
 
 class PrefillPace:

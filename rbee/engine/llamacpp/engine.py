@@ -26,7 +26,14 @@ from rbee.engine.engine import (
 )
 from rbee.engine.grammar import GrammarFactory
 from rbee.engine.llamacpp import abi
-from rbee.engine.llamacpp.batch import BATCH_TOKENS_MAX, Chunk, PrefillPace, plan_batch
+from rbee.engine.llamacpp.batch import (
+    BATCH_TOKENS_MAX,
+    Chunk,
+    Due,
+    PrefillPace,
+    plan_batch,
+    plan_exact,
+)
 from rbee.engine.llamacpp.context import AbortFlag, FloatArray
 from rbee.engine.llamacpp.model import LoadedModel, load_model
 from rbee.engine.llamacpp.sampling import Sampler, token_logprob
@@ -46,6 +53,11 @@ class _Waiting:
     sampler: Sampler
     token_ids: list[int]  # prompt, and answer so far
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Without the answer that another worker brought."""
+        return len(self.job.prompt_ids) - self.job.resumed
+
 
 @dataclass(slots=True)
 class _Running(_Waiting):
@@ -56,8 +68,17 @@ class _Running(_Waiting):
         return len(self.token_ids) - len(self.sequence.token_ids)
 
     @property
+    def due(self) -> Due:
+        prompt = max(0, self.prompt_tokens - len(self.sequence.token_ids))
+        return Due(prompt, self.pending - prompt)
+
+    @property
     def answered(self) -> int:
         return len(self.token_ids) - len(self.job.prompt_ids)
+
+
+_Part = tuple[_Running, Chunk]
+"""What is computed of a job in one pass."""
 
 
 class LlamaCppEngine:
@@ -72,6 +93,7 @@ class LlamaCppEngine:
         self._pace = PrefillPace(BATCH_TOKENS_MAX)
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._running: list[_Running] = []
+        self._rows: list[int] = []  # of logits, after a decode: the number of each one's sequence
 
     def load(self, spec: LoadSpec, progress: Progress) -> EngineInfo:
         model = load_model(spec, self._abort, progress)
@@ -130,21 +152,40 @@ class LlamaCppEngine:
         self._admit()
         if not self._running:
             return []
-        chunks = plan_batch([running.pending for running in self._running], self._pace.tokens)
-        chunks.sort(key=lambda chunk: self._running[chunk.index].sequence.number)
-        code = self._decode(chunks)
-        match code:
-            case abi.DECODE_OK:
-                return self._sample(chunks)
-            case abi.DECODE_ABORTED:
-                self._abort.clear()
-                return []
-            case abi.DECODE_NO_ROOM:
-                return self._yield_room()
-        raise EngineError(
-            f"llama_decode gave {code} for a batch of {sum(c.count for c in chunks)} tokens",
-            ExitCode.ENGINE_FATAL,
-        )
+        results: list[Sampled | JobFailed] = []
+        for chunks in self._passes():
+            code = self._decode(chunks)
+            match code:
+                case abi.DECODE_OK:
+                    results += self._sample(chunks)
+                case abi.DECODE_ABORTED:
+                    self._abort.clear()
+                    return results
+                case abi.DECODE_NO_ROOM:
+                    return results + self._yield_room()
+                case _:
+                    raise EngineError(
+                        f"llama_decode gave {code} for a batch of"
+                        f" {sum(chunk.count for _, chunk in chunks)} tokens",
+                        ExitCode.ENGINE_FATAL,
+                    )
+        return results
+
+    def _passes(self) -> list[list[_Part]]:
+        """What is computed in this step, pass by pass.
+
+        Each pass is in the order of its sequences' numbers: else llama.cpp takes more passes.
+        """
+        assert self._model is not None
+        running = list(self._running)
+        if self._model.is_exact:
+            plans = plan_exact([each.due for each in running], self._pace.tokens)
+        else:
+            plans = [plan_batch([each.pending for each in running], self._pace.tokens)]
+        passes = [[(running[chunk.index], chunk) for chunk in plan] for plan in plans]
+        for each in passes:
+            each.sort(key=lambda part: part[0].sequence.number)
+        return passes
 
     @property
     def phase(self) -> Phase:
@@ -182,37 +223,41 @@ class LlamaCppEngine:
     def _admit(self) -> None:
         """Start waiting jobs, oldest first, while there are sequences."""
         assert self._sequences is not None
+        assert self._model is not None
         while self._waiting:
             first = self._waiting[0]
-            sequence = self._sequences.acquire(first.token_ids)
+            exact = first.prompt_tokens if self._model.is_exact else None
+            sequence = self._sequences.acquire(first.token_ids, exact)
             if sequence is None:
                 return
             self._waiting.popleft()
             self._running.append(_Running(first.job, first.sampler, first.token_ids, sequence))
 
-    def _decode(self, chunks: Items[Chunk]) -> int:
-        """Compute the chunks; the sequences know them afterwards, or nothing has changed.
-
-        Args:
-          chunks: in the order of their sequences' numbers: else llama.cpp takes more passes.
-        """
+    def _decode(self, chunks: Items[_Part]) -> int:
+        """Compute the chunks; the sequences know them afterwards, or nothing has changed."""
         assert self._model is not None
         assert self._sequences is not None
         context = self._model.context
+        has_prompts = any(running.due.prompt for running, _ in chunks)
+        # The output layer too adds up in another order for one row than for several.
+        wants_all = self._model.is_exact and not has_prompts
         parts: list[tuple[Sequence, list[int], bool]] = []
-        for chunk in chunks:
-            running = self._running[chunk.index]
+        for running, chunk in chunks:
             start = len(running.sequence.token_ids)
             token_ids = running.token_ids[start : start + chunk.count]
-            parts.append((running.sequence, token_ids, chunk.is_last))
+            parts.append((running.sequence, token_ids, chunk.is_last or wants_all))
         fillers = self._sequences.fillers
-        filled = [*parts, *((filler, _FILLER, False) for filler in fillers)]
+        if self._model.is_exact:
+            numbers = [running.sequence.number for running, _ in chunks]
+            fillers = [] if has_prompts else self._sequences.beside(numbers)
+        filled = [*parts, *((filler, _FILLER, wants_all) for filler in fillers)]
         if fillers:
             filled.sort(key=lambda part: part[0].number)
         context.begin()
-        for sequence, token_ids, is_last in filled:
+        for sequence, token_ids, is_wanted in filled:
             start = len(sequence.token_ids)
-            context.add(sequence.number, token_ids, start, is_last=is_last)
+            context.add(sequence.number, token_ids, start, is_last=is_wanted)
+        self._rows = [sequence.number for sequence, _, is_wanted in filled if is_wanted]
         started_s = time.monotonic()
         code = context.decode()
         if code == abi.DECODE_OK:
@@ -227,15 +272,16 @@ class LlamaCppEngine:
             self._sequences.rewind(filler)
         return code
 
-    def _sample(self, chunks: Items[Chunk]) -> list[Sampled | JobFailed]:
+    def _sample(self, chunks: Items[_Part]) -> list[Sampled | JobFailed]:
         assert self._model is not None
-        ready = [self._running[chunk.index] for chunk in chunks if chunk.is_last]
+        ready = [running for running, chunk in chunks if chunk.is_last]
         if not ready:
             return []
         rows = self._model.context.logits()
         likeliest = _argmax(rows) if all(r.sampler.is_argmax for r in ready) else None
         results: list[Sampled | JobFailed] = []
-        for place, running in enumerate(ready):
+        for running in ready:
+            place = self._rows.index(running.sequence.number)
             row = rows[place]
             try:
                 token_id = likeliest[place] if likeliest is not None else None

@@ -31,6 +31,11 @@ CELLS_STEP: Final = 256  # llama.cpp rounds a sequence's cells up to this
 # when it reads a prompt: an answer that is resumed drifts from the undisturbed one. Without it
 # both agree to the rounding of the cache. So it is used where the matrix would be larger.
 SCORES_BYTES_MAX: Final = 256 << 20
+
+# Models up to this size are computed so that an answer has the same words whatever was computed
+# before and beside it, and wherever it goes on (`batch.plan_exact`). An answer that is resumed is
+# computed again token by token then, which would take a larger model minutes.
+EXACT_BYTES_MAX: Final = 256 << 20
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -56,6 +61,7 @@ class LoadedModel:
     threads: int
     description: str
     can_share: bool  # sequences can be cut and copied: no recurrent state
+    is_exact: bool  # see `EXACT_BYTES_MAX`
 
     def close(self) -> None:
         self.context.close()
@@ -95,7 +101,10 @@ def load_model(spec: LoadSpec, abort: AbortFlag, progress: Progress) -> LoadedMo
     is_recurrent = library.llama_model_is_recurrent(pointer)
     can_share = not (is_recurrent or library.llama_model_is_hybrid(pointer))
     description = _description(library, pointer)
-    return LoadedModel(library, pointer, context, tokenizer, plan, threads, description, can_share)
+    return LoadedModel(
+        library, pointer, context, tokenizer, plan, threads, description, can_share,
+        is_exact=can_share and gguf.file_bytes <= EXACT_BYTES_MAX,
+    )  # fmt: skip
 
 
 def plan_cache(model: ModelConfig, trained: int, gguf: Gguf, left: int) -> CachePlan:

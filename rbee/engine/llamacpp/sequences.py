@@ -9,6 +9,7 @@ Rule 1: `Sequences` is the only writer of what the cache holds. What a `Sequence
         the cache; nothing else is, once a step is over.
 """
 
+import sys
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -32,6 +33,7 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)  # computed, and in the cache
     is_taken: bool = False  # by a job; else what it holds is kept for its prefix
     used_at: int = 0  # grows with each use
+    shared_max: int = sys.maxsize  # of its tokens others may take over so many, the first ones
 
 
 class Sequences:
@@ -52,18 +54,22 @@ class Sequences:
         self._uses = 0
         self._fillers: list[Sequence] = []
 
-    def acquire(self, token_ids: Items[int]) -> Sequence | None:
+    def acquire(self, token_ids: Items[int], exact: int | None = None) -> Sequence | None:
         """Give a job a sequence that already holds as much of its prompt as is known.
 
         At least the last token of the prompt is left to compute: its logits are wanted.
 
+        Args:
+          exact: tokens of the prompt, where each must have been computed as `plan_exact` has it:
+            two are left to compute then, and what follows the prompt is nobody else's.
         Returns:
           None: no sequence is free.
         """
         free = [sequence for sequence in self._all if not sequence.is_taken]
         if not free:
             return None
-        source, length = self._longest_prefix(token_ids)
+        wanted = list(token_ids[: -1 if exact is None else max(0, exact - 2)])
+        source, length = self._longest_prefix(wanted)
         target = self._place(free, source, length)
         if source is not None and target is not source:
             self._drop(target, 0)
@@ -72,6 +78,7 @@ class Sequences:
         if len(target.token_ids) > length:
             self._drop(target, length)
         target.is_taken = True
+        target.shared_max = sys.maxsize if exact is None else exact
         self._note_use(target)
         return target
 
@@ -87,6 +94,13 @@ class Sequences:
         """The sequences in the gaps between those that are taken."""
         return self._fillers
 
+    def beside(self, numbers: Items[int]) -> list[Sequence]:
+        """The sequences between these, or a neighbour of one alone; others may have them."""
+        first, last = min(numbers), max(numbers)
+        if first == last and len(self._all) > 1:
+            first, last = (first, first + 1) if first + 1 < len(self._all) else (first - 1, first)
+        return [self._all[each] for each in range(first, last + 1) if each not in numbers]
+
     def rewind(self, sequence: Sequence) -> None:
         """Take back what a decode left behind the listed tokens."""
         self._drop(sequence, len(sequence.token_ids))
@@ -98,11 +112,10 @@ class Sequences:
             self._drop(sequence, 0)
         return bool(kept)
 
-    def _longest_prefix(self, token_ids: Items[int]) -> tuple[Sequence | None, int]:
+    def _longest_prefix(self, wanted: list[int]) -> tuple[Sequence | None, int]:
         best, best_length = None, 0
-        wanted = list(token_ids[:-1])
         for sequence in self._all:
-            length = common_length(sequence.token_ids, wanted)
+            length = min(common_length(sequence.token_ids, wanted), sequence.shared_max)
             if not self._can_share and (sequence.is_taken or length < len(sequence.token_ids)):
                 continue
             if length > best_length:
