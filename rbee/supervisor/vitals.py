@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Final
 
+from rbee.errors import ErrorCode
 from rbee.supervisor.liveness import Judgement, LifePhase, Pace, Signs, Verdict
 from rbee.wire import Beat, Failed, Loading, Phase, Step
 
@@ -22,6 +23,9 @@ PROMPTS_KEPT: Final = 16
 
 # A slow step is forgotten slowly: this much of it is left after each beat.
 STEP_KEPT: Final = 0.9
+
+# How requests end that the engine has not ended.
+GIVEN_UP: Final = frozenset({ErrorCode.CANCELLED, ErrorCode.DEADLINE_EXCEEDED})
 
 BEATS_KEPT: Final = 12  # for a crash report
 
@@ -93,13 +97,20 @@ class Vitals:
                 self.pace = replace(self.pace, prompt_tokens_per_s=min(self._speeds))
 
     def hear_last_word(self, failed: Failed | None, now_s: float) -> None:
-        """A request ended without a token. None: it was cancelled."""
-        self._heard_s = self._step_s = self._token_s = now_s
-        if failed is not None:
-            self._sent_s.pop(failed.request_id, None)
+        """A request ended without a token. None: it was cancelled.
 
-    def request_cancelled(self, request_id: int) -> None:
-        self._sent_s.pop(request_id, None)
+        Requests that are given up show that steps go on, not that anybody gets a token.
+        """
+        self._heard_s = self._step_s = now_s
+        if failed is None:
+            return
+        had_none = self._sent_s.pop(failed.request_id, None) is not None
+        if had_none or failed.code not in GIVEN_UP:
+            self._token_s = now_s
+
+    def request_cancelled(self, request_id: int, now_s: float) -> None:
+        if self._sent_s.pop(request_id, None) is not None:  # its prompt is read no more
+            self._token_s = now_s
 
     def hear_beat(self, beat: Beat, now_s: float) -> None:
         told = self.beat

@@ -184,7 +184,7 @@ class Worker:
     def cancel(self, request_id: int) -> None:
         """Ask it to end a request. What still comes of it is left out."""
         frames = self._dialogue.cancel(request_id)
-        self._vitals.request_cancelled(request_id)
+        self._vitals.request_cancelled(request_id, trio.current_time())
         if frames is not None:
             self._send_or_kill(frames)
 

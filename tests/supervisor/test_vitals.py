@@ -1,11 +1,14 @@
 """What is gathered of a worker's life from what it says."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rbee.config import WorkerConfig
+from rbee.errors import ErrorCode
 from rbee.supervisor.liveness import LifePhase, Pace, Verdict, judge
 from rbee.supervisor.vitals import LOAD_BYTES_MIN, PROMPTS_KEPT, Vitals
-from rbee.wire import Beat, Delta, Loading, Phase, Step
+from rbee.wire import Beat, Delta, Failed, Loading, Phase, Step
 
 LIMITS = WorkerConfig()
 
@@ -76,7 +79,7 @@ def test_a_short_prompt_and_one_that_was_cancelled_tell_no_speed() -> None:
     vitals.request_sent(1, 0.0)
     first_token(vitals, 1, 5, 3.0)
     vitals.request_sent(2, 0.0)
-    vitals.request_cancelled(2)
+    vitals.request_cancelled(2, 1.0)
     first_token(vitals, 2, 400, 3.0)
     assert vitals.pace == Pace()
 
@@ -105,3 +108,110 @@ def test_what_the_supervisor_slept_through_is_no_silence() -> None:
     vitals.excuse(3600, 3606)
     assert judge(vitals.signs(LifePhase.SERVING), LIMITS, 3606).verdict is Verdict.ALIVE
     assert vitals.beat_s <= 3606
+
+
+@pytest.mark.parametrize("code", [ErrorCode.CANCELLED, ErrorCode.DEADLINE_EXCEEDED])
+def test_requests_that_are_given_up_do_not_hide_a_livelock(code: ErrorCode) -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    for number in range(13):
+        vitals.hear_beat(beat(Phase.DECODE, number), 5.0 * number)
+        vitals.hear_last_word(Failed(number, code, "x"), 5.0 * number)
+    signs = vitals.signs(LifePhase.WORKING)
+    assert judge(signs, LIMITS, 60).verdict is Verdict.LIVELOCK
+
+
+def test_requests_that_the_engine_refuses_are_answers() -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    for number in range(13):
+        vitals.hear_beat(beat(Phase.DECODE, number), 5.0 * number)
+        failed = Failed(number, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "x")
+        vitals.hear_last_word(failed, 5.0 * number)
+    signs = vitals.signs(LifePhase.WORKING)
+    assert judge(signs, LIMITS, 60).verdict is Verdict.ALIVE
+
+
+class Healthy:
+    """A worker that does its work, however slowly, and is looked at all the time."""
+
+    def __init__(self) -> None:
+        self.vitals, self.now_s, self.phase = Vitals(0), 0.0, LifePhase.STARTING
+        self.told = Phase.IMPORTING
+        self.step, self.prompt_tokens, self.step_s, self.rss_bytes = 0, 0, 0.0, 0
+        self.next_beat_s = 0.0
+
+    def go_on(self, duration_s: float, *, beats: bool = True) -> None:
+        """Time passes; the supervisor looks before each beat and at the end."""
+        until_s = self.now_s + duration_s
+        while beats and self.next_beat_s < until_s:
+            self.now_s = max(self.now_s, self.next_beat_s)
+            self.look()
+            more = {"prompt_tokens": self.prompt_tokens, "step_s": self.step_s}
+            message = beat(self.told, self.step, rss_bytes=self.rss_bytes, **more)
+            self.vitals.hear_beat(message, self.now_s)
+            self.next_beat_s = self.now_s + LIMITS.beat_s
+        self.now_s = until_s
+        self.look()
+
+    def look(self) -> None:
+        judgement = judge(self.vitals.signs(self.phase), LIMITS, self.now_s)
+        assert not judgement.is_fatal, (self.now_s, judgement)
+
+    def load(self, import_s: float, part_s: float, growth: float) -> None:
+        self.go_on(1.0, beats=False)
+        self.vitals.hear_hello(self.now_s)
+        self.phase = LifePhase.LOADING
+        self.go_on(import_s, beats=False)
+        self.next_beat_s, self.told = self.now_s, Phase.LOADING
+        self.vitals.hear_loading(Loading(Phase.LOADING, 0.0), self.now_s)
+        for part in range(1, 9):
+            self.go_on(part_s)
+            part_s = min(part_s * growth, 300)
+            self.vitals.hear_loading(Loading(Phase.LOADING, part / 8), self.now_s)
+        self.vitals.hear_ready(self.now_s)
+        self.phase, self.told = LifePhase.SERVING, Phase.IDLE
+
+    def serve(self, request_id: int, prompt_tokens: int, speed: float, step_s: float) -> None:
+        self.vitals.asked_to_work(self.now_s)
+        self.vitals.request_sent(request_id, self.now_s)
+        self.phase, self.told, self.prompt_tokens = LifePhase.WORKING, Phase.PREFILL, prompt_tokens
+        left = prompt_tokens
+        while left > 0:
+            chunk = min(left, 512)
+            self.go_on(chunk / speed)
+            self.step, left = self.step + 1, left - chunk
+        first_token(self.vitals, request_id, prompt_tokens, self.now_s)
+        self.told, self.prompt_tokens = Phase.DECODE, 0
+        for _ in range(10):
+            self.go_on(step_s)
+            self.step += 1
+            self.step_s = max(self.step_s, step_s)
+            delta = Delta(request_id, 0, (1,), "x")
+            self.vitals.hear_step(Step(self.step, (delta,)), self.now_s)
+        self.phase, self.told = LifePhase.SERVING, Phase.IDLE
+        self.go_on(7.0)
+
+
+# Prompt (below `prompt_timeout_s`), and how much slower than usual it is read and answered.
+REQUESTS = st.tuples(st.integers(1, 3500), st.floats(1, 3.9), st.floats(1, 19))
+
+
+@given(
+    st.tuples(st.floats(0, 29), st.floats(0.01, 29), st.floats(0.5, 3.9)),
+    st.floats(4, 20_000),
+    st.floats(0.001, 25),
+    st.lists(REQUESTS, max_size=4),
+)
+def test_a_worker_that_does_its_work_is_never_ended(
+    load: tuple[float, float, float],
+    tokens_per_s: float,
+    step_s: float,
+    requests: list[tuple[int, float, float]],
+) -> None:
+    worker = Healthy()
+    worker.load(*load)
+    for request_id, (prompt_tokens, reads_late, steps_late) in enumerate(requests):
+        longest_s = 59 if request_id == 0 else 599  # nothing is known at first
+        took_s = min(step_s * steps_late, longest_s)
+        worker.serve(request_id, prompt_tokens, tokens_per_s / reads_late, took_s)
