@@ -54,7 +54,11 @@ class Served:
         sock = trio.socket.socket()
         if receive_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        await sock.connect(("127.0.0.1", self.port))
+        try:
+            await sock.connect(("127.0.0.1", self.port))
+        except BaseException:
+            sock.close()
+            raise
         return Client(trio.SocketStream(sock))
 
     def connect_unseen(self) -> Client:

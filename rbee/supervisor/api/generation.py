@@ -16,6 +16,7 @@ from typing import Final, Protocol
 import msgspec
 import trio
 
+from rbee.ask import Ask
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.events import DONE
 from rbee.supervisor.api.open_requests import OpenRequests
@@ -126,16 +127,29 @@ class Generation:
             raise _deadline_exceeded()
         try:
             for index, ask in enumerate(self._order.asks):
-                request_id = self._generator.submit(
-                    ask, _ChoiceSink(self, index),
-                    remaining_s=remaining_s, correlation_id=self._visit.correlation_id,
-                )  # fmt: skip
-                self._request_ids.append(request_id)
+                self._submit(ask, index, remaining_s)
+                if self._is_over:  # one of them has failed meanwhile, and has told so
+                    return
         except RequestError as error:
+            if self._is_over:
+                return
             self.abandon(error.code.value)
+            raise
+        except Exception:
+            self.abandon(ErrorCode.INTERNAL_ERROR.value)
             raise
         for each in self._ids:
             self._open_requests.add(each, self)
+
+    def _submit(self, ask: Ask, index: int, remaining_s: float) -> None:
+        request_id = self._generator.submit(
+            ask, _ChoiceSink(self, index),
+            remaining_s=remaining_s, correlation_id=self._visit.correlation_id,
+        )  # fmt: skip
+        if self._is_over:
+            self._generator.cancel(request_id, self._visit.outcome)
+        else:
+            self._request_ids.append(request_id)
 
     def check_time(self, now_s: float) -> None:
         """Fail if the deadline, or the time that a token may take, has passed."""

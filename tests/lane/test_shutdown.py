@@ -1,0 +1,141 @@
+"""The server's end: what runs is finished, what is idle seen off; or all is cut at once."""
+
+import contextlib
+import json
+
+import pytest
+import trio
+import trio.testing
+
+from tests.api.served import ELSEWHERE, LIVE, chat, count_to_five, serve_face
+from tests.http_server.harness import AT_ONCE_S, MOMENT_S
+from tests.lane.test_endings import descriptors_open
+from tests.lane.test_slow_clients import park, say_much, stall
+
+
+async def test_shutdown_finishes_what_runs_and_sees_off_what_is_idle() -> None:
+    async with serve_face(keep_alive_s=60, headers_timeout_s=60) as served:
+        async with contextlib.AsyncExitStack() as stack:
+            fresh, idle, busy, whole = [
+                await stack.enter_async_context(await served.connect()) for _ in range(4)
+            ]
+            await idle.send(LIVE)
+            await idle.read_answer()
+            await busy.send(chat(stream=True))
+            await served.generator.wait_asked()
+            await whole.send(chat())
+            asked = await served.generator.wait_asked(2)
+            asked[0].push("1 ")
+            served.shutdown.set()
+            with trio.fail_after(AT_ONCE_S):
+                assert await idle.read_all() == b""
+                assert await fresh.read_all() == b""
+            assert not served.ended.is_set()
+            count_to_five(asked[0])
+            count_to_five(asked[1])
+            await busy.read_until(b"[DONE]\n\n\r\n0\r\n\r\n")
+            answer = await whole.read_answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert await busy.read_all() == b""
+            assert await whole.read_all() == b""
+        with trio.fail_after(AT_ONCE_S):
+            await served.ended.wait()
+        with pytest.raises(ConnectionRefusedError):
+            await served.connect()
+
+
+@pytest.mark.parametrize("sent", [LIVE[:20], chat()[:-5]])
+async def test_shutdown_lets_a_request_come_that_has_begun(sent: bytes) -> None:
+    rest = (LIVE if LIVE.startswith(sent) else chat())[len(sent) :]
+    async with (
+        serve_face(count_to_five, linger_s=MOMENT_S) as served,
+        await served.connect() as client,
+    ):
+        await client.send(sent)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        served.shutdown.set()
+        await trio.sleep(MOMENT_S)
+        await client.send(rest)
+        answer = await client.read_answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        with trio.fail_after(AT_ONCE_S):
+            await served.ended.wait()
+
+
+@pytest.mark.parametrize(("sent", "status"), [(LIVE[:20], None), (chat()[:-5], 408)])
+async def test_shutdown_does_not_wait_long_for_a_request_that_does_not_come(
+    sent: bytes, status: int | None
+) -> None:
+    async with serve_face(linger_s=MOMENT_S) as served, await served.connect() as client:
+        await client.send(sent)
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        served.shutdown.set()
+        with trio.fail_after(1 + MOMENT_S + AT_ONCE_S):
+            if status is not None:
+                assert (await client.read_answer()).status == status
+            assert await client.read_all() == b""
+            await served.ended.wait()
+
+
+async def test_shutdown_finishes_an_answer_that_is_parked() -> None:
+    async with serve_face(say_much) as served, await served.connect(receive_bytes=4096) as client:
+        await client.send(chat())
+        await client.read_head()
+        served.shutdown.set()
+        await trio.sleep(MOMENT_S)
+        assert not served.ended.is_set()
+        assert json.loads(await client.read_all())["object"] == "chat.completion"
+        with trio.fail_after(AT_ONCE_S):
+            await served.ended.wait()
+
+
+async def test_shutdown_answers_all_requests_that_had_reached_the_kernel() -> None:
+    async with serve_face() as served:
+        clients = [served.connect_unseen() for _ in range(300)]
+        kept = clients[:100]
+        for client in kept:
+            client.send_unseen(LIVE)
+        for client in kept:
+            await client.read_answer()
+        for client in clients:
+            client.send_unseen(LIVE)
+        served.shutdown.set()
+        for client in clients:
+            assert (await client.read_answer()).status == 200
+            await client.stream.aclose()
+        with trio.fail_after(AT_ONCE_S):
+            await served.ended.wait()
+
+
+async def test_shutdown_ends_when_a_connection_is_handed_over_in_the_middle_of_it() -> None:
+    async with serve_face() as served, await served.connect() as client:
+        await client.send(ELSEWHERE[:-3])
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        served.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        await client.send(ELSEWHERE[-3:])
+        answer = await client.read_answer()
+        assert (answer.status, answer.headers["connection"]) == (200, "close")
+        with trio.fail_after(AT_ONCE_S):
+            await served.ended.wait()
+
+
+async def test_cancelled_the_lane_closes_all_and_ends_all_generations() -> None:
+    before = descriptors_open()
+    async with serve_face(send_deadline_s=60) as served, contextlib.AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await served.connect()) for _ in range(3)]
+        await clients[1].send(chat()[:-5])
+        await clients[2].send(chat())
+        await served.generator.wait_asked()
+        stuck, asked = await stall(served)
+        await park(served, asked)
+        served.life.cancel(reason="a second signal")
+        with trio.fail_after(AT_ONCE_S):
+            await served.ended.wait()
+            for client in clients:
+                assert await client.read_all() == b""
+        await stuck.stream.aclose()
+        assert [each.cancelled for each in served.generator.asked] == ["shut_down"] * 2
+        assert {each["outcome"] for each in served.log.of("request_done")} == {"shut_down"}
+        assert len(served.log.of("request_done")) == 3
+    assert descriptors_open() == before
