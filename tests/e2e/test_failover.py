@@ -110,7 +110,7 @@ def _interrupted(
         if is_streamed:
             stream.wait_begun()
         else:
-            wait_until(lambda: any(each["requests"] for each in server.workers()), 10, "its start")
+            wait_until(lambda: stream.is_over.is_set() or _is_busy(server), 10, "its start")  # noqa: B023
         _kill_busy(server)
         server.wait_event("worker_failed", 10)
         stream.wait_over()
@@ -122,6 +122,10 @@ def _interrupted(
 
 def _interruptions(server: Server) -> int:
     return sum(event["event"] == "requests_interrupted" for event in server.events)
+
+
+def _is_busy(server: Server) -> bool:
+    return any(worker["requests"] for worker in server.workers())
 
 
 def _kill_busy(server: Server) -> None:
