@@ -11,10 +11,13 @@ from typing import Final, Protocol
 
 from rbee.supervisor.adopted import Adopted
 from rbee.supervisor.cgroup import Group
-from rbee.supervisor.kin import MARK_NAME, Identity, Kin, start_ticks
+from rbee.supervisor.kin import MARK_NAME, Identity, Kin, anonymous_bytes, start_ticks
 from rbee.supervisor.limits import WATCHED, Holding, Limits
 
 SPAWN_BYTES: Final = 6
+
+# A worker without a cgroup is looked at ten times a second; for new processes, once a second.
+LOOKS_PER_SEARCH: Final = 10
 
 
 class Notes(Protocol):
@@ -46,6 +49,8 @@ class Custody:
         self._notes = notes
         self._quarantine = quarantine
         self._survivors: list[Identity] = []
+        self._members: list[int] = []
+        self._looks = 0
         self._pid: int | None = None
 
     @property
@@ -77,13 +82,20 @@ class Custody:
         kills = self._kin.group.memory_kills()
         limit = self.limits.memory_bytes_max
         if kills:
-            what = "there was no memory left" if limit is None else f"its limit of {limit} bytes"
-            return f"out_of_memory: the kernel killed {kills} of its processes at {what}"
+            where = "with no memory left" if limit is None else f"at its limit of {limit} bytes"
+            return f"out_of_memory: killed by the kernel {where}"
         if self.holding.memory == WATCHED and limit is not None:
-            held = self._kin.anonymous_bytes()
+            held = sum(map(anonymous_bytes, self._watched()))
             if held > limit:
                 return f"out_of_memory: it holds {held} bytes, over its limit of {limit}"
         return ""
+
+    def _watched(self) -> list[int]:
+        """Whose memory to add up. Looked for anew now and then only: that reads all of /proc."""
+        if self._looks % LOOKS_PER_SEARCH == 0:
+            self._members = self._kin.living()
+        self._looks += 1
+        return self._members
 
     def tasks_refused(self) -> int:
         """How often `Limits.tasks_max` has kept them from starting another task."""

@@ -64,10 +64,6 @@ class Kin:
         else:
             kill_marked(lambda mark: mark == self.mark)
 
-    def anonymous_bytes(self) -> int:
-        """Memory that only swapping could take from them: heaps and shared memory."""
-        return sum(_anonymous_bytes(pid) for pid in self.living())
-
 
 def kill_identity(identity: Identity, is_meant: Callable[[str], bool]) -> bool:
     """SIGKILL to one process, if its number was not given away.
@@ -181,8 +177,11 @@ def _stat(pid: int) -> tuple[int, int, str]:
     return int(fields[1]), int(fields[19]), fields[0]
 
 
-def _anonymous_bytes(pid: int) -> int:
-    """Source: proc(5), /proc/PID/status, in KiB."""
+def anonymous_bytes(pid: int) -> int:
+    """Memory of a process that only swapping could take from it: heaps and shared memory.
+
+    Source: proc(5), /proc/PID/status, in KiB. 0 if there is no such process.
+    """
     try:
         text = (_PROC / str(pid) / "status").read_text("ascii", "replace")
     except OSError:

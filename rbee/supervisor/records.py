@@ -119,6 +119,8 @@ def read_records(run_dir: Path, instance: str | None = None) -> Left:
             continue
         try:
             record = _read(path, kind)
+        except FileNotFoundError:  # a warden was quicker
+            continue
         except (OSError, ValueError, TypeError) as error:
             problems.append(f"{path.name}: {error}")
             if instance is None:

