@@ -1,6 +1,7 @@
 """What is secured before a kill and reported after it, on a clock that costs no time."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,38 +10,50 @@ import trio
 from trio.testing import MockClock
 
 from rbee.ask import Ask
-from rbee.config import RestartConfig, WorkerConfig
+from rbee.config import ModelConfig, RestartConfig, WorkerConfig
 from rbee.supervisor.crashes import CRASH_BYTES_MAX, Crashes
-from rbee.supervisor.devices import GpuSurvey
+from rbee.supervisor.devices import Gpu, GpuSurvey
 from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.last_lines import LastLines
 from rbee.supervisor.slot import Slot, SlotState, Surroundings, keep_filled
-from rbee.supervisor.worker import Worker
+from rbee.supervisor.worker import Worker, WorkerPlan
+from rbee.wire import Welcome
 from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, NoLog, plan
 from tests.supervisor.test_worker import Middle
 
 SECRET_PROMPT = "the prompt that nobody may see"
 
 
+def gpu_plan() -> WorkerPlan:
+    model = ModelConfig(ref="file:/m", name="m", engine="exllamav2")
+    return WorkerPlan("m-0", Welcome(model, "/m", 1, 5.0))
+
+
 class Place:
     """One slot, with a recorder of its own."""
 
-    def __init__(self, folder: Path, *children: FakeChild) -> None:
+    def __init__(self, folder: Path, *children: FakeChild, on_gpu: bool = False) -> None:
         self.log = NoLog()
         self.lines = LastLines(self.log)
         self.crashes = Crashes(folder, self.lines)
         self.crashes.load()
-        self.launch, self.slot = FakeLaunch(*children), Slot(plan())
+        self.launch, self.slot = FakeLaunch(*children), Slot(gpu_plan() if on_gpu else plan())
         self.heard = Heard(on_ready=self._ask)
-        self.recorder = CrashRecorder(self.lines, self.crashes, lambda: GpuSurvey((), "none"))
+        self.recorder = CrashRecorder(self.lines, self.crashes, self._survey)
+        self.driver_answers = threading.Event()
+        self.driver_answers.set()
+
+    def _survey(self) -> GpuSurvey:
+        self.driver_answers.wait(30)
+        return GpuSurvey((Gpu(0, "H200", 1000, 10),), "")
 
     def _ask(self, worker: Worker) -> None:
         ask = Ask(model="m", prompt=SECRET_PROMPT)
         worker.generate(len(self.heard.ready), ask, 300, "cid-1")
 
-    async def live(self, seconds: float, restart: RestartConfig | None = None) -> None:
+    async def live(self, seconds: float, limits: WorkerConfig = WorkerConfig()) -> None:  # noqa: B008
         around = Surroundings(
-            self.launch, WorkerConfig(), restart or RestartConfig(), self.heard, Middle(),  # type: ignore[arg-type]
+            self.launch, limits, RestartConfig(), self.heard, Middle(),  # type: ignore[arg-type]
             self.lines, self.recorder,
         )  # fmt: skip
         with trio.move_on_after(seconds):
@@ -154,3 +167,24 @@ async def test_a_worker_that_was_asked_to_end_leaves_no_report(
         assert place.crashes.newest_first() == []
         assert place.lines.of("m-0") == []
         nursery.cancel_scope.cancel()
+
+
+async def test_a_driver_that_hangs_holds_up_no_kill(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    hung = (FakeChild(beats_until_s=20, answers=False) for _ in range(3))
+    place = Place(tmp_path, *hung, on_gpu=True)
+    place.driver_answers.clear()
+    try:
+        await place.live(100)
+    finally:
+        place.driver_answers.set()
+    assert place.launch.reaped_at_s[0] == pytest.approx(25.25 + 0.3, abs=0.01)
+    assert len(place.crashes.newest_first()) == 3
+    assert place.newest()["gpus"] is None
+
+
+async def test_the_gpus_are_looked_at_while_the_worker_still_holds_them(tmp_path: Path) -> None:
+    place = Place(tmp_path, FakeChild(beats_until_s=0, load_s=60), on_gpu=True)
+    await place.live(2, WorkerConfig(beat_s=0.1))  # threads know no clock but the real one
+    assert place.newest()["gpus"]["gpus"][0]["memory_free_bytes"] == 10
