@@ -40,7 +40,7 @@ Feature: A worker's end costs a client some seconds, not its answer (R5, R6, R9,
     Then each of the 20 streams is the numbers from 0 to 599
 
   Scenario: A deadline holds while an answer waits for a worker
-    Given a server with 1 worker that takes 5 seconds to load
+    Given a server with 1 worker that takes 3 seconds to load
     When a request for 4000 tokens with a timeout of 2 seconds is streaming
     And the worker that has it is killed
     Then the stream ends with the error "deadline_exceeded" within 3 seconds of its start
@@ -81,3 +81,12 @@ Feature: A worker's end costs a client some seconds, not its answer (R5, R6, R9,
       | slots |
       | 1     |
       | 2     |
+
+  Scenario: A crash that is a request's doing is not held against its slot
+    Given a server with 1 worker that is not restarted more than once, and will crash when asked "please die"
+    When a request with the prompt "please die 1" is sent
+    Then the stream ends with the error "request_quarantined"
+    And the server becomes ready again within 10 seconds
+    When a request with the prompt "please die 2" is sent
+    Then the stream ends with the error "request_quarantined"
+    And the server becomes ready again within 10 seconds

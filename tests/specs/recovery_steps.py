@@ -14,15 +14,27 @@ STEPS = Steps()
 step = STEPS.step
 
 
-@step(r"a server with 1 worker that takes 5 seconds to load")
+@step(r"a server with 1 worker that takes 3 seconds to load")
 def given_slow_loader(world: World) -> None:
-    world.configure(synthetic="load_s = 5")
+    world.configure(synthetic="load_s = 3")
     world.start()
 
 
 @step(r"a server with 1 worker that is not restarted more than once")
 def given_impatient_server(world: World) -> None:
     world.configure(head="[restart]\nfailures_max = 1\n")
+    world.start()
+
+
+@step(
+    r"a server with 1 worker that is not restarted more than once,"
+    r' and will (\w+) when asked "(.+)"'
+)
+def given_impatient_poisonable_server(world: World, fault: str, prompt: str) -> None:
+    world.configure(
+        head="[restart]\nfailures_max = 1\n",
+        synthetic=f'fault = "{fault}"\nfault_prompt = "{prompt}"',
+    )
     world.start()
 
 
