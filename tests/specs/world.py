@@ -9,7 +9,7 @@ from typing import Any
 import httpx2
 
 from rbee.supervisor.records import InstanceRecord, read_records
-from tests.e2e.server import Server, synthetic_config
+from tests.e2e.server import Server, synthetic_config, wait_until
 from tests.e2e.stream import Stream
 
 
@@ -42,6 +42,8 @@ class World:
         self.servers.append(server)
         if until_ready:
             server.ready()
+            # It serves with its first worker; a scenario begins with all of them.
+            wait_until(lambda: all(w["state"] == "ready" for w in server.workers()), 30, "all")
             self.pids = server.worker_pids()
             self.instances.extend(read_records(server.run_dir).instances)
         else:
