@@ -82,6 +82,18 @@ class LogConfig(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class AuditConfig(Section, frozen=True):
+    """``[audit]``: who did what, in a chain of hashes, under ``state_dir``."""
+
+    enabled: bool = True
+    secret_file: str = ""  # seals every entry with a key derived from its line; "": no seals
+    file_bytes_max: Annotated[int, Meta(ge=4096, le=1 << 34)] = 64 * 1024 * 1024  # then a new one
+    file_age_s: Annotated[float, Meta(ge=1, le=366 * 86_400)] = 604_800.0  # then a new one
+    files_max: Annotated[int, Meta(ge=2, le=10_000)] = 52  # kept, with the one that is written
+    sync_s: Annotated[float, Meta(gt=0, le=60)] = 1.0  # on disk by then, where nobody waits for it
+    on_failure: Literal["open", "closed"] = "closed"  # what concerns security, without a record
+
+
 Fault = Literal[
     "hang_in_step", "hang_with_gil", "crash", "exit", "out_of_memory", "garbage", "stuck_load",
     "ignore_stop", "ignore_all", "silent_step", "oversize", "hog_memory", "stray_child",
@@ -139,6 +151,7 @@ class Config(Section, frozen=True):
     worker: WorkerConfig = WorkerConfig()
     restart: RestartConfig = RestartConfig()
     log: LogConfig = LogConfig()
+    audit: AuditConfig = AuditConfig()
     model: tuple[ModelConfig, ...] = (ModelConfig(ref="bee-tiny"),)
 
     def __post_init__(self) -> None:
@@ -217,6 +230,7 @@ _SECTIONS: Final[dict[str, type[Section]]] = {
     "worker": WorkerConfig,
     "restart": RestartConfig,
     "log": LogConfig,
+    "audit": AuditConfig,
     "model": ModelConfig,
     "model.synthetic": SyntheticConfig,
 }

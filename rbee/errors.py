@@ -26,6 +26,12 @@ class RunDirError(RbeeError):
     """The run directory cannot be used safely: foreign, open to others, or taken."""
 
 
+class AuditError(RbeeError):
+    """The audit log cannot be read; or cannot be written, so that what concerns security must
+    not be done.
+    """
+
+
 class LocalProtocolError(RbeeError):
     """Our own end of a link tried to say what may not be said now."""
 

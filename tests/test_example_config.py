@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from rbee.config import (
+    AuditConfig,
     Config,
     LogConfig,
     ModelConfig,
@@ -29,6 +30,7 @@ SECTIONS: dict[str, type[Section]] = {
     "[worker]": WorkerConfig,
     "[restart]": RestartConfig,
     "[log]": LogConfig,
+    "[audit]": AuditConfig,
     "[[model]]": ModelConfig,
     "[model.synthetic]": SyntheticConfig,
 }

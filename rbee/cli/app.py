@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from rbee import __version__
-from rbee.cli import chat, configuration, crashes, doctor, serve, status, version, workers
+from rbee.cli import audit, chat, configuration, crashes, doctor, serve, status, version, workers
 from rbee.cli.endings import ReaderGoneError, UsageError
 from rbee.cli.terminal import is_terminal, printable
 
@@ -60,6 +60,16 @@ Examples:
   rbee crashes show --json | jq '.stacks[]'
 """
 
+_AUDIT_EXAMPLES = """\
+Exit codes of verify: 0 as it was written, 1 not so, 74 it cannot be read.
+
+Examples:
+  rbee audit verify
+  rbee audit verify --secret-file /etc/rbee/audit-secret
+  rbee audit tail --follow
+  rbee audit export --since 2026-11-03T12:00:00Z --event 'key.*'
+"""
+
 _CONFIG_EXAMPLES = """\
 Examples:
   rbee config check
@@ -109,6 +119,13 @@ def build_app() -> App:
     group = App(name="crashes", help="See why workers failed.", help_epilogue=_CRASHES_EXAMPLES)
     group.command(crashes.list_crashes, name="list")
     group.command(crashes.show)
+    app.command(group)
+    group = App(
+        name="audit", help="Verify or read the audit log.", help_epilogue=_AUDIT_EXAMPLES
+    )
+    group.command(audit.verify)
+    group.command(audit.tail)
+    group.command(audit.export)
     app.command(group)
     group = App(
         name="config", help="Check or show the configuration.", help_epilogue=_CONFIG_EXAMPLES

@@ -3,6 +3,7 @@
 from typing import Final
 
 from rbee.errors import (
+    AuditError,
     BindError,
     ConfigError,
     EngineError,
@@ -78,6 +79,7 @@ _CODES: Final[tuple[tuple[type[RbeeError], int], ...]] = (
     (UnreachableError, ExitCode.UNAVAILABLE),
     (RunDirError, ExitCode.CANT_CREATE),
     (OutputError, IO_ERROR),
+    (AuditError, IO_ERROR),
     (ReaderGoneError, BROKEN_PIPE),
 )
 

@@ -1,0 +1,10 @@
+"""The audit log: who did what, in a chain that shows when somebody changes it.
+
+What the rest of rbee uses of it: `Audit`, `open_audit`, and the events of `events.py`.
+"""
+
+from rbee.audit.audit import Audit, AuditState, NoAudit
+from rbee.audit.opening import open_audit
+from rbee.audit.place import place_in
+
+__all__ = ["Audit", "AuditState", "NoAudit", "open_audit", "place_in"]

@@ -1,0 +1,194 @@
+"""Whether an audit log is as it was written, and the first entry that is not. Pure.
+
+Rule 1: what is named is the first entry, in the order of the numbers, that is not as it was or
+        not where it was.
+Rule 2: without the secret a log proves itself against its anchor only: who can write both can
+        rewrite both. With the secret each entry is proved for itself.
+"""
+
+import enum
+import hmac
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from rbee.audit.anchor import Anchor
+from rbee.audit.chain import GENESIS_HASH, LINE_BYTES_MAX, Head, Line, hash_of, read_line, seal_of
+
+
+class FlawKind(enum.StrEnum):
+    """What is wrong. Documented in docs/audit.md."""
+
+    MALFORMED = "malformed"  # no line of an audit log
+    TORN = "torn"  # the last line has no end: a crash; the next start sets it right
+    ALTERED = "altered"  # its hash is not the hash of what it says
+    MISSING = "missing"  # another entry stands in its place, one that comes later
+    MISPLACED = "misplaced"  # an earlier number, once more
+    UNLINKED = "unlinked"  # it does not continue the entry before it
+    BEGIN_MISSING = "begin_missing"  # the oldest entries are gone
+    CUT_OFF = "cut_off"  # the newest entries are gone
+    REPLACED = "replaced"  # another entry stands where the anchor knows one
+    UNSEALED = "unsealed"  # without a seal, behind one that has it; or none has
+    BAD_SEAL = "bad_seal"  # sealed with another secret, or forged
+    NO_ANCHOR = "no_anchor"  # nothing tells where the log ends
+    BAD_ANCHOR = "bad_anchor"  # it cannot be read, or its seal is wrong or missing
+
+
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """The first thing that is wrong."""
+
+    kind: FlawKind
+    seq: int  # of the entry that should stand there
+    file: str  # "" where no file can be named
+    line: int  # in that file, from 1; 0: none
+    what: str  # expected and found
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a log proved to be."""
+
+    entries: int
+    first_seq: int  # 0: there is none
+    last: Head | None
+    sealed: int  # entries whose seal was checked
+    flaw: Flaw | None
+
+
+class Verifier:
+    """Goes through a log, line by line, to the first flaw.
+
+    Args:
+      keys: that may have sealed it; none: seals are not looked at.
+      pins: entries that are known from elsewhere.
+      anchor_problem: why there is no anchor, though there is a file for it.
+    """
+
+    def __init__(
+        self,
+        anchor: Anchor | None,
+        keys: Sequence[bytes] = (),
+        pins: Iterable[Head] = (),
+        anchor_problem: str = "",
+    ) -> None:
+        self._anchor = anchor
+        self._anchor_problem = anchor_problem
+        self._keys = keys
+        self._pins = {pin.seq: pin.hash for pin in pins}
+        self._anchored = {} if anchor is None else {anchor.seq: anchor.hash}
+        self._entries = 0
+        self._first_seq = 0
+        self._seq = 0
+        self._hash = ""
+        self._sealed = 0
+        self._flaw: Flaw | None = None
+        self._file, self._line = "", 0
+
+    @property
+    def is_flawed(self) -> bool:
+        return self._flaw is not None
+
+    def begin_file(self, name: str) -> None:
+        self._file, self._line = name, 0
+
+    def take(self, raw: bytes) -> bool:
+        """Look at the next line, with its newline. False: here is the first flaw."""
+        self._line += 1
+        if not raw.endswith(b"\n"):
+            if len(raw) > LINE_BYTES_MAX:
+                return self._bad(FlawKind.MALFORMED, "a line longer than any that is written")
+            return self._bad(FlawKind.TORN, f"{len(raw)} bytes without an end")
+        line = read_line(raw[:-1])
+        if line is None:
+            return self._bad(FlawKind.MALFORMED, "this is no line of an audit log")
+        if hash_of(line.body) != line.hash:
+            return self._bad(FlawKind.ALTERED, "its hash is not that of what it says")
+        if not (self._follows(line) and self._is_known(line) and self._is_sealed(line)):
+            return False
+        self._entries += 1
+        self._first_seq = self._first_seq or line.entry.seq
+        self._seq, self._hash = line.entry.seq, line.hash
+        return True
+
+    def finish(self) -> Verdict:
+        """All lines were taken, or the first flaw was found."""
+        if self._flaw is None:
+            self._flaw = self._judge_end()
+        last = Head(self._seq, self._hash) if self._entries else None
+        return Verdict(self._entries, self._first_seq, last, self._sealed, self._flaw)
+
+    def _follows(self, line: Line) -> bool:
+        entry = line.entry
+        if not self._entries:
+            return self._begins(line)
+        expected = self._seq + 1
+        if entry.seq > expected:
+            return self._bad(FlawKind.MISSING, f"expected entry {expected}, found {entry.seq}")
+        if entry.seq < expected:
+            return self._bad(FlawKind.MISPLACED, f"expected entry {expected}, found {entry.seq}")
+        if entry.prev_hash != self._hash:
+            return self._bad(FlawKind.UNLINKED, "it continues another entry than the one before it")
+        return True
+
+    def _begins(self, line: Line) -> bool:
+        """Whether a log may begin with this entry."""
+        first_seq = self._anchor.first_seq if self._anchor else line.entry.seq
+        seq = line.entry.seq
+        if seq < 1:
+            return self._bad(FlawKind.MALFORMED, "entries are numbered from 1")
+        if seq > first_seq:
+            self._seq = first_seq - 1
+            what = f"the log should begin with entry {first_seq}, and begins with {seq}"
+            return self._bad(FlawKind.BEGIN_MISSING, what)
+        self._seq = seq - 1
+        if seq == 1 and line.entry.prev_hash != GENESIS_HASH:
+            return self._bad(FlawKind.UNLINKED, "the first entry must follow 64 zeros")
+        return True
+
+    def _is_known(self, line: Line) -> bool:
+        """Whether it is the one that the anchor, or somebody else, knows under its number."""
+        for where, known in (("the anchor", self._anchored), ("you", self._pins)):
+            expected = known.get(line.entry.seq, line.hash)
+            if expected != line.hash:
+                what = f"{where} knows another: it, or one before it, was rewritten"
+                return self._bad(FlawKind.REPLACED, what.replace("you knows", "you know"))
+        return True
+
+    def _is_sealed(self, line: Line) -> bool:
+        if not self._keys:
+            return True
+        if line.seal is None:
+            if self._sealed:
+                return self._bad(FlawKind.UNSEALED, "it has no seal, and those before it have")
+            return True
+        expected = (seal_of(line.hash, key) for key in self._keys)
+        if not any(hmac.compare_digest(seal, line.seal) for seal in expected):
+            return self._bad(FlawKind.BAD_SEAL, "its seal is not of this secret")
+        self._sealed += 1
+        return True
+
+    def _judge_end(self) -> Flaw | None:
+        self._line = 0
+        anchor = self._anchor
+        if self._keys and self._entries and not self._sealed:
+            self._bad(FlawKind.UNSEALED, "no entry has a seal")
+        elif self._anchor_problem:
+            self._bad(FlawKind.BAD_ANCHOR, self._anchor_problem)
+        elif anchor is None:
+            self._bad(FlawKind.NO_ANCHOR, "without an anchor nobody knows where the log ends")
+        elif self._seq < anchor.seq:
+            what = f"the log ends with entry {self._seq}, and had {anchor.seq}"
+            self._bad(FlawKind.CUT_OFF, what)
+        elif self._sealed and anchor.seq and not any(map(anchor.is_sealed_by, self._keys)):
+            self._bad(FlawKind.BAD_ANCHOR, "the anchor's seal is not of this secret")
+        elif late := [seq for seq in self._pins if seq > self._seq]:
+            self._bad(FlawKind.CUT_OFF, f"the log ends with entry {self._seq}, and had {max(late)}")
+        return self._flaw
+
+    def _bad(self, kind: FlawKind, what: str) -> bool:
+        self._flaw = Flaw(kind, self._seq + 1, self._file, self._line, what)
+        return False
+
+
+READ_LINE_BYTES: Final = LINE_BYTES_MAX + 1
