@@ -95,12 +95,13 @@ async def serve_face(
     *,
     has_lane: bool = True,
     config: ServerConfig | None = None,
+    generator: FakeGenerator | None = None,
     patience_s: float = 20,
     unix_clock: Callable[[], float] = lambda: 1_900_000_000.0,
     **limits: Any,
 ) -> AsyncIterator[Served]:
     """Serve on a free port; ``answer`` is called with each ask once it was taken."""
-    generator, log, config = FakeGenerator(), LogLines(), config or ServerConfig()
+    generator, log, config = generator or FakeGenerator(), LogLines(), config or ServerConfig()
     sockets = bind_sockets("127.0.0.1", 0, limits.get("backlog", 2048))
     port = sockets[0].getsockname()[1]
     face = make_face(generator, FakeOperations(), config, log, unix_clock=unix_clock)
