@@ -104,10 +104,9 @@ def read_answers(received: bytes, sent: bytes) -> list[Told]:
         head, found, received = received.partition(b"\r\n\r\n")
         status_line, *lines = head.decode("latin-1").split("\r\n")
         status = int(status_line.split(" ")[1])
-        headers: dict[str, str] = {}
-        for name, value in (line.split(": ", 1) for line in lines):
-            before = headers.get(name.lower())
-            headers[name.lower()] = value if before is None else f"{before} and {value}"
+        pairs = [line.split(": ", 1) for line in lines]
+        headers = {name.lower(): value for name, value in pairs}
+        assert len(headers) == len(pairs), f"a header was sent twice: {head!r}"
         is_whole = bool(found)
         if status == 100:
             told.append(Told(100, [], b"", is_whole))

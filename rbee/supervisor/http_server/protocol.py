@@ -44,6 +44,7 @@ from rbee.supervisor.http_server.outbox import DirectWriter, Outbox
 # Requests that a client sends on while one is being answered. Over this it is cut off.
 PIPELINED_BYTES_MAX: Final = 64 * 1024
 
+_CLOSE: Final = (b"connection", b"close")
 _REASONS: Final = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 
 Send = Callable[[ASGISendEvent | None], Awaitable[None]]
@@ -208,8 +209,8 @@ class Http1Protocol(H11Protocol):
         headers = [*event.headers, *self.config.response_headers("h11")]
         # Of a body that is not here yet, nobody will look for the end.
         is_last = self.connection.their_state is h11.SEND_BODY
-        if is_last or self._shutdown.is_set():
-            headers.append((b"connection", b"close"))
+        if (is_last or self._shutdown.is_set()) and _CLOSE not in headers:
+            headers.append(_CLOSE)
         reason = _REASONS.get(event.status_code, b"")
         head = h11.Response(status_code=event.status_code, headers=headers, reason=reason)
         self._outbox.hold(self.connection.send(head))
