@@ -37,7 +37,7 @@ def given_faulty_beating_server(world: World, beat_s: str, fault: str, prompt: s
 @step(r"a server with (\d+) workers that will (\w+)")
 def given_stubborn_server(world: World, slots: str, fault: str) -> None:
     world.configure(model=f"slots = {slots}", synthetic=f'fault = "{fault}"')
-    world.start()
+    world.start_all()
 
 
 @step(r"a starting server whose worker will (\w+) and may stall for (\d+) second")

@@ -49,7 +49,7 @@ def hog(world: World, slots: int, mib: int, gib: int, prompt: str) -> None:
 )
 def given_hogs(world: World, slots: str, mib: str, gib: str, prompt: str) -> None:
     hog(world, int(slots), int(mib), int(gib), prompt)
-    world.start()
+    world.start_all()
     world.rss_bytes = psutil.Process(world.server.pid).memory_info().rss
 
 
@@ -59,26 +59,26 @@ def given_hogs(world: World, slots: str, mib: str, gib: str, prompt: str) -> Non
 )
 def given_watched_hog(world: World, mib: str, gib: str, prompt: str) -> None:
     hog(world, 1, int(mib), int(gib), prompt)
-    world.start(through=WITHOUT_CGROUPS)
+    world.start_all(WITHOUT_CGROUPS)
 
 
 @step(r"a server with 1 worker of at most (\d+) MiB")
 def given_limited(world: World, mib: str) -> None:
     world.configure(model=f"memory_bytes_max = {int(mib) * MIB}")
-    world.start()
+    world.start_all()
 
 
 @step(r"a server with 1 worker that will (stray_child)")
 def given_strays(world: World, fault: str) -> None:
     world.configure(synthetic=f'fault = "{fault}"')
-    world.start()
+    world.start_all()
     assert len(strays(world)) == 1
 
 
 @step(r"a server without cgroups with (\d+) workers that will (stray_child)")
 def given_strays_without_cgroups(world: World, slots: str, fault: str) -> None:
     world.configure(model=f"slots = {slots}", synthetic=f'fault = "{fault}"')
-    world.start(through=WITHOUT_CGROUPS)
+    world.start_all(WITHOUT_CGROUPS)
 
 
 @step(r"a server without cgroups is started with workers of at most (\d+) core")

@@ -42,13 +42,17 @@ class World:
         self.servers.append(server)
         if until_ready:
             server.ready()
-            # It serves with its first worker; a scenario begins with all of them.
-            wait_until(lambda: all(w["state"] == "ready" for w in server.workers()), 30, "all")
             self.pids = server.worker_pids()
             self.instances.extend(read_records(server.run_dir).instances)
         else:
             server.started()
         return server
+
+    def start_all(self, through: Sequence[str] = ()) -> None:
+        """Start it, and wait until every worker is ready: it serves with the first one."""
+        server = self.start(through=through)
+        wait_until(lambda: all(w["state"] == "ready" for w in server.workers()), 30, "all of them")
+        self.pids = server.worker_pids()
 
     def server_through(self, through: Sequence[str]) -> Server:
         """One that is not expected to start."""
