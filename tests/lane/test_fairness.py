@@ -1,0 +1,97 @@
+"""Who makes the lane work does not keep it from the others, nor the supervisor from the rest."""
+
+import contextlib
+import time
+
+import trio
+import trio.lowlevel
+
+from tests.api.served import LIVE, chat, serve_face
+from tests.http_server.harness import Client
+
+# One process is server, clients and flood here, so the bounds are wide; without turns that end,
+# each of these waits takes seconds.
+PATIENCE_S = 0.5
+
+
+async def longest_wait(stop: trio.Event) -> float:
+    """How long another task of this process waited for its turn, at most."""
+    longest_s = 0.0
+    while not stop.is_set():
+        before_s = time.perf_counter()
+        await trio.lowlevel.checkpoint()
+        longest_s = max(longest_s, time.perf_counter() - before_s)
+    return longest_s
+
+
+async def test_a_flood_of_requests_delays_neither_a_stream_nor_another_task() -> None:
+    """Bodies that cost much to refuse, from many clients at the same time."""
+    costly = b"[" + b"[],[]," * 10_000 + b"]"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    request = head % len(costly) + costly
+    async with serve_face() as served, contextlib.AsyncExitStack() as stack:
+        stream = await stack.enter_async_context(await served.connect())
+        await stream.send(chat(stream=True))
+        [asked] = await served.generator.wait_asked()
+        flood = [await stack.enter_async_context(await served.connect()) for _ in range(60)]
+        for client in flood:
+            client.send_unseen(request[:-1])
+        await trio.sleep(0.05)
+        for client in flood:
+            client.send_unseen(request[-1:])  # all become whole at once
+        stop, waits = trio.Event(), list[float]()
+
+        async def watch() -> None:
+            waits.append(await longest_wait(stop))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            for number in range(10):
+                asked.push(f"<{number}>")
+                with trio.fail_after(PATIENCE_S):
+                    await stream.read_until(b"<%d>" % number)
+            for client in flood:
+                assert (await client.read_answer()).status == 400
+            stop.set()
+        assert waits[0] < 0.05, waits
+
+
+async def test_clients_that_send_ahead_without_end_leave_the_others_their_turn() -> None:
+    async with serve_face() as served, contextlib.AsyncExitStack() as stack:
+        greedy = [await stack.enter_async_context(await served.connect()) for _ in range(20)]
+        async with trio.open_nursery() as nursery:
+
+            async def send(client: Client) -> None:
+                with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    while True:
+                        await client.stream.send_all(LIVE * 100)
+
+            async def read(client: Client) -> None:
+                while True:
+                    await client.stream.receive_some(65_536)
+
+            for client in greedy:
+                nursery.start_soon(send, client)
+                nursery.start_soon(read, client)
+            for _ in range(10):
+                with trio.fail_after(PATIENCE_S):
+                    assert await served.is_alive()
+            nursery.cancel_scope.cancel(reason="enough")
+
+
+async def test_a_flood_of_connections_leaves_running_streams_their_turn() -> None:
+    async with serve_face(connections_max=3000) as served, contextlib.AsyncExitStack() as stack:
+        stream = await stack.enter_async_context(await served.connect())
+        await stream.send(chat(stream=True))
+        [asked] = await served.generator.wait_asked()
+        flood: list[Client] = []
+        for number in range(10):
+            flood += [served.connect_unseen() for _ in range(100)]
+            for client in flood[-50:]:
+                client.send_unseen(LIVE)
+            asked.push(f"<{number}>")
+            with trio.fail_after(PATIENCE_S):
+                await stream.read_until(b"<%d>" % number)
+        for client in flood:
+            await client.reset()
+        assert asked.cancelled is None
