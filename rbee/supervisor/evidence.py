@@ -58,8 +58,8 @@ class CrashRecorder:
             if worker.engine == "exllamav2":
                 nursery.start_soon(self._survey, worker)
 
-    async def report(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> None:
-        """Keep what is known of a worker that failed. It is gone."""
+    def report(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> str:
+        """Gather what is known of a worker that failed and is gone. Returns: the report's id."""
         stacks = self._stacks.pop(worker.worker_id, [])
         survey = self._surveys.pop(worker.worker_id, None)
         document = {
@@ -71,17 +71,21 @@ class CrashRecorder:
         lines = self._lines.of(worker.worker_id)
         self._lines.forget(worker.worker_id)
         crash = self._crashes.add(_bounded(document, lines))
+        self._lines.info("crash_reported", crash=crash.id, cause=crash.cause)
+        return crash.id
+
+    async def write(self, crash_id: str) -> None:
+        """Put a report on the disk, so that it outlives us."""
         problem = f"not within {WRITE_S_MAX:g} s"
         with trio.move_on_after(WRITE_S_MAX) as waiting:
             try:
-                await trio.to_thread.run_sync(self._crashes.write, crash.id, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(self._crashes.write, crash_id, abandon_on_cancel=True)
             except OSError as error:
                 problem = error.strerror or type(error).__name__
             else:
                 problem = ""
         if problem or waiting.cancelled_caught:
-            self._lines.warning("crash_report_not_written", crash=crash.id, problem=problem)
-        self._lines.info("crash_reported", crash=crash.id, cause=crash.cause)
+            self._lines.warning("crash_report_not_written", crash=crash_id, problem=problem)
 
     def forget(self, worker: Worker) -> None:
         """It ended well: nothing is kept of it."""

@@ -41,8 +41,12 @@ class SlotDelivery(Delivery, Protocol):
 class SlotEvidence(Evidence, Protocol):
     """Who reports why a worker failed."""
 
-    async def report(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> None:
-        """Keep what is known of it. Bounds itself to a second or so."""
+    def report(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> str:
+        """Gather what is known of it. Returns: the report's id."""
+        ...
+
+    async def write(self, crash_id: str) -> None:
+        """Put a report on the disk. Bounds itself to a second or so."""
         ...
 
     def forget(self, worker: Worker) -> None:
@@ -149,13 +153,18 @@ class Surroundings:
 
 async def keep_filled(slot: Slot, around: Surroundings) -> None:
     """Keep a worker in ``slot`` until cancelled. Cancelling stops it, by the ladder."""
+    async with trio.open_nursery() as reports:  # the next worker does not wait for them
+        await _refill(slot, around, reports)
+
+
+async def _refill(slot: Slot, around: Surroundings, reports: trio.Nursery) -> None:
     while True:
         if not slot._wants_worker:
             slot.state = SlotState.STOPPED
             around.delivery.slot_failed(slot)
             await _wait_asked(slot)
             continue
-        verdict, gone_s = await _fill_once(slot, around)
+        verdict, gone_s = await _fill_once(slot, around, reports)
         if slot._asked.is_set():  # while the failure was reported
             await _wait_asked(slot)
             slot._breaker.reset()
@@ -166,7 +175,9 @@ async def keep_filled(slot: Slot, around: Surroundings) -> None:
         slot.restarts += 1
 
 
-async def _fill_once(slot: Slot, around: Surroundings) -> tuple[Verdict, float]:
+async def _fill_once(
+    slot: Slot, around: Surroundings, reports: trio.Nursery
+) -> tuple[Verdict, float]:
     """Have one worker in the slot, to its end.
 
     Returns:
@@ -193,7 +204,8 @@ async def _fill_once(slot: Slot, around: Surroundings) -> tuple[Verdict, float]:
         failures=verdict.failures, state=ending.last_state.value, restart_in_s=verdict.delay_s,
     )  # fmt: skip
     if around.evidence is not None and worker is not None:
-        await around.evidence.report(worker, ending, verdict)
+        crash_id = around.evidence.report(worker, ending, verdict)
+        reports.start_soon(around.evidence.write, crash_id)
     return verdict, gone_s
 
 
