@@ -109,14 +109,19 @@ def open_log(place: Place) -> Iterator[Snapshot]:
         yield Snapshot(parts, anchor, problem)
 
 
-def verify(place: Place, keys: Sequence[bytes] = (), pins: Sequence[Head] = ()) -> Verdict:
-    """Whether a log is as it was written.
+def verify(
+    place: Place,
+    keys: Sequence[bytes] = (),
+    pins: Sequence[Head] = (),
+    accepted: Sequence[int] = (),
+) -> Verdict:
+    """Whether a log is as it was written. The arguments are those of `Verifier`.
 
     Raises:
       AuditError: there is none, or it cannot be read.
     """
     with open_log(place) as log:
-        verifier = Verifier(log.anchor, keys, pins, log.anchor_problem)
+        verifier = Verifier(log.anchor, keys, pins, log.anchor_problem, accepted)
         try:
             for part in log.parts:
                 verifier.begin_file(part.name)

@@ -38,7 +38,9 @@ def take_up(tail: Tail, known: Head | None) -> TakeUp:
     )
     if problem := _problem(tail, known):
         damaged = AuditDamaged(reason=problem, found_seq=found.seq, expected_seq=expected.seq)
-        return TakeUp(max(found, expected, key=lambda head: head.seq), False, damaged=damaged)
+        is_other = tail.last is not None and found.seq >= expected.seq and known is not None
+        head = expected if is_other else max(found, expected, key=lambda head: head.seq)
+        return TakeUp(head, False, damaged=damaged)
     return TakeUp(found, tail.file is not None, repaired=_repaired(tail))
 
 

@@ -45,7 +45,6 @@ LOCK_TIMEOUT_S: Final = 2.0
 _LOCK_EVERY_S: Final = 0.002
 
 _HINT_BYTES: Final = 128
-_NAMES_TRIED_MAX: Final = 100
 
 # Errors of a file that another file may not have.
 _FRESH_FILE_MAY_HELP: Final = frozenset({errno.EIO, errno.EFBIG, errno.EBADF, errno.ESTALE})
@@ -240,10 +239,17 @@ class Trail:
             return None  # as if it were gone: that is told as damage
 
     def _write_anchor(self, head: Head) -> None:
-        """And take away the oldest files, once the anchor says so: that is no damage then."""
+        """And take away the oldest files, once the anchor says so.
+
+        The first entry that there must be moves on by this alone: who else takes files away is
+        found out.
+        """
+        known = self._read_anchor() or GENESIS_ANCHOR
         files = log_files(self.folder)
-        old, kept = files[: -self._config.files_max], files[-self._config.files_max :]
-        first_seq = first_seq_of(kept[0]) if kept else GENESIS_ANCHOR.first_seq
+        old = files[: -self._config.files_max]
+        first_seq = known.first_seq
+        if old:
+            first_seq = max(first_seq, first_seq_of(files[len(old)]))
         anchor = Anchor(head.seq, head.hash, first_seq)
         write_anchor(self._disk, self._anchor_path, sealed(anchor, self._key))
         for path in old:
@@ -334,11 +340,9 @@ class Trail:
 
     def _begin_file(self, head: Head, first: list[Note]) -> None:
         """Go on behind ``head`` in a new file, with those notes before all others."""
-        names = (file_name(head.seq + 1 + number) for number in range(_NAMES_TRIED_MAX))
-        path = next((p for name in names if not (p := self.folder / name).exists()), None)
-        if path is None:
-            raise FileExistsError(errno.EEXIST, "the names of the next files are taken")
-        self._open(path)
+        files = log_files(self.folder)
+        after_all = first_seq_of(files[-1]) + 1 if files else 0  # whatever somebody put there
+        self._open(self.folder / file_name(max(head.seq + 1, after_all)))
         sync_folder(self._disk, self.folder)
         self._head, self._first, self._fresh, self._is_synced = head, first, "", True
 

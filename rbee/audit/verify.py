@@ -14,6 +14,7 @@ from typing import Final
 
 from rbee.audit.anchor import Anchor
 from rbee.audit.chain import GENESIS_HASH, LINE_BYTES_MAX, Head, Line, hash_of, read_line, seal_of
+from rbee.audit.events import Event
 
 
 class FlawKind(enum.StrEnum):
@@ -31,6 +32,7 @@ class FlawKind(enum.StrEnum):
     UNSEALED = "unsealed"  # without a seal, behind one that has it; or none has
     BAD_SEAL = "bad_seal"  # sealed with another secret, or forged
     NO_ANCHOR = "no_anchor"  # nothing tells where the log ends
+    DAMAGED = "damaged"  # the log itself tells that it was not as it had been left
     BAD_ANCHOR = "bad_anchor"  # it cannot be read, or its seal is wrong or missing
 
 
@@ -63,6 +65,7 @@ class Verifier:
       keys: that may have sealed it; none: seals are not looked at.
       pins: entries that are known from elsewhere.
       anchor_problem: why there is no anchor, though there is a file for it.
+      accepted: entries that tell of damage, and that somebody has looked into.
     """
 
     def __init__(
@@ -71,9 +74,12 @@ class Verifier:
         keys: Sequence[bytes] = (),
         pins: Iterable[Head] = (),
         anchor_problem: str = "",
+        accepted: Iterable[int] = (),
     ) -> None:
         self._anchor = anchor
         self._anchor_problem = anchor_problem
+        self._accepted = frozenset(accepted)
+        self._damaged: Flaw | None = None
         self._keys = keys
         self._pins = {pin.seq: pin.hash for pin in pins}
         self._anchored = {} if anchor is None else {anchor.seq: anchor.hash}
@@ -106,6 +112,8 @@ class Verifier:
             return self._bad(FlawKind.ALTERED, "its hash is not that of what it says")
         if not (self._follows(line) and self._is_known(line) and self._is_sealed(line)):
             return False
+        if line.entry.event == Event.AUDIT_DAMAGED:
+            self._note_damage(line)
         self._entries += 1
         self._first_seq = self._first_seq or line.entry.seq
         self._seq, self._hash = line.entry.seq, line.hash
@@ -168,6 +176,11 @@ class Verifier:
         self._sealed += 1
         return True
 
+    def _note_damage(self, line: Line) -> None:
+        if self._damaged is None and line.entry.seq not in self._accepted:
+            what = f"the log tells of damage: {bytes(line.entry.details).decode()}"
+            self._damaged = Flaw(FlawKind.DAMAGED, line.entry.seq, self._file, self._line, what)
+
     def _judge_end(self) -> Flaw | None:
         self._line = 0
         anchor = self._anchor
@@ -184,7 +197,7 @@ class Verifier:
             self._bad(FlawKind.BAD_ANCHOR, "the anchor's seal is not of this secret")
         elif late := [seq for seq in self._pins if seq > self._seq]:
             self._bad(FlawKind.CUT_OFF, f"the log ends with entry {self._seq}, and had {max(late)}")
-        return self._flaw
+        return self._flaw or self._damaged
 
     def _bad(self, kind: FlawKind, what: str) -> bool:
         self._flaw = Flaw(kind, self._seq + 1, self._file, self._line, what)

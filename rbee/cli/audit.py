@@ -30,13 +30,14 @@ Folder = Annotated[Path | None, Parameter(help="Of the log; else as the configur
 Config = Annotated[Path | None, Parameter(help="The configuration; else ./rbee.toml or defaults.")]
 
 
-def verify(
+def verify(  # noqa: PLR0913  # what may be said on the command line
     folder: Folder = None,
     /,
     *,
     config: Config = None,
     secret_file: list[Path] | None = None,
     head: list[str] | None = None,
+    accept: list[int] | None = None,
     json: bool = False,
 ) -> int:
     """Say whether the log is as it was written, or which entry is the first that is not.
@@ -47,13 +48,14 @@ def verify(
       secret_file: The secret that seals it; more than one where it was replaced. Without it, the
         configured one.
       head: An entry that you know from elsewhere, as NUMBER:HASH.
+      accept: An entry that tells of damage, by its number, once you know what had happened.
       json: Print JSON, for programs.
     """
     from rbee.audit.reading import verify as verify_log
 
     place, sealed_by = _place(folder, config)
     files = secret_file or ([sealed_by] if sealed_by else [])
-    verdict = verify_log(place, _keys(files), [_pin(each) for each in head or ()])
+    verdict = verify_log(place, _keys(files), [_pin(each) for each in head or ()], accept or ())
     if json:
         put(json_text.dumps(asdict(verdict)))
     else:
