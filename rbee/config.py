@@ -97,6 +97,8 @@ class AuditConfig(Section, frozen=True):
 Fault = Literal[
     "hang_in_step", "hang_with_gil", "crash", "exit", "out_of_memory", "garbage", "stuck_load",
     "ignore_stop", "ignore_all", "silent_step", "oversize", "hog_memory", "stray_child",
+    "exit_in_load", "spin_with_gil", "panic", "chatter", "fork_bomb", "leak_descriptors",
+    "repeat", "unasked", "flood", "no_beats",
 ]  # fmt: skip
 
 
@@ -112,7 +114,7 @@ class SyntheticConfig(Section, frozen=True):
     fault: Fault | None = None
     fault_after_steps: Annotated[int, Meta(ge=0)] = 0
     fault_prompt: str | None = None
-    exit_code: Annotated[int, Meta(ge=0, le=255)] = 1  # of the fault "exit"
+    exit_code: Annotated[int, Meta(ge=0, le=255)] = 1  # of the faults "exit", "exit_in_load"
     signal: Annotated[int, Meta(ge=1, le=64)] = 11  # of the fault "crash"
     hog_bytes: Annotated[int, Meta(ge=1, le=1 << 46)] = 1 << 30  # of the fault "hog_memory"
 

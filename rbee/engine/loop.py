@@ -19,11 +19,11 @@ from typing import Final, assert_never
 from rbee import __version__
 from rbee.dialogue import WorkerDialogue
 from rbee.engine.engine import Engine, EngineInfo, JobFailed, LoadSpec, Sampled
+from rbee.engine.link_faults import misbehave
 from rbee.engine.link_thread import LinkThread, Published
 from rbee.engine.requests import Admission, Running, start, take
 from rbee.errors import EngineError, ErrorCode, ExitCode, RemoteProtocolError, RequestError
 from rbee.wire import (
-    BODY_BYTES_MAX,
     SHORT_TEXT_MAX,
     Bye,
     Cancel,
@@ -236,7 +236,9 @@ class WorkerLoop:
             )
         for job_id, error in failed:  # their last words, so after what this step brought them
             self._fail(job_id, error)
-        self._send_garbage(getattr(engine, "wants_garbage", None))
+        fault = getattr(engine, "link_fault", None)  # the synthetic engine's
+        if fault is not None:
+            misbehave(fault, self._link, Step(self._steps, tuple(deltas)))
 
     def _take(
         self, engine: Engine, running: Running, sampled: Sampled, deltas: list[Delta]
@@ -254,13 +256,6 @@ class WorkerLoop:
     def _fail(self, request_id: int, error: RequestError) -> None:
         failed = Failed(request_id, error.code, error.message[:SHORT_TEXT_MAX], error.param)
         self._link.send(self._dialogue.send(failed))
-
-    def _send_garbage(self, kind: str | None) -> None:
-        """The synthetic engine's faults on the link: bytes that are no message."""
-        if kind == "garbage":
-            self._link.send([b"\xff\x00 no message", os.urandom(64)])
-        elif kind == "oversize":
-            self._link.send([b"rbee/1", bytes(BODY_BYTES_MAX + 1)])
 
     def _publish_progress(self, engine: Engine) -> float:
         """Publish before a step: phase and new requests at once, counters often enough for a beat.

@@ -28,7 +28,7 @@ from rbee.engine.engine import (
     Sampled,
     Tokenizer,
 )
-from rbee.engine.synthetic_faults import Faults, Garbage
+from rbee.engine.synthetic_faults import Faults, LinkFault
 from rbee.engine.synthetic_tokens import FIRST_NUMBER_ID, SyntheticTokenizer, tokens_asked
 from rbee.errors import ErrorCode, RequestError
 from rbee.wire import Phase
@@ -129,9 +129,9 @@ class SyntheticEngine:
         return self._tokenizer
 
     @property
-    def wants_garbage(self) -> Garbage | None:
-        """What the worker loop is to write to the link after a step: bytes that are no message."""
-        return self._faults.wants_garbage if self._faults is not None else None
+    def link_fault(self) -> LinkFault | None:
+        """What the worker loop is to do to the link after each step."""
+        return self._faults.link_fault if self._faults is not None else None
 
     @property
     def phase(self) -> Phase:

@@ -1,15 +1,16 @@
 """What goes wrong in the synthetic engine, on purpose, and when.
 
 Rule 1: a fault is real: the process does die, hang or hold the GIL. Nothing is pretended.
-Rule 2: `stuck_load`, `ignore_stop`, `ignore_all` and `stray_child` act from the load on.
-        `out_of_memory` does so too, unless steps or a prompt are set. All others wait until
-        `fault_after_steps` steps are done; with `fault_prompt`, steps since a job with that
-        text joined the batch.
+Rule 2: `stuck_load`, `exit_in_load`, `ignore_stop`, `ignore_all` and `stray_child` act from the
+        load on. `out_of_memory` does so too, unless steps or a prompt are set. All others wait
+        until `fault_after_steps` steps are done; with `fault_prompt`, steps since a job with
+        that text joined the batch.
 Rule 3: an engine cannot write to the link and sees no Stop. The worker loop reads
-        `wants_garbage` after each step, and itself turns a deaf ear to Stop for `ignore_stop`,
+        `link_fault` after each step, and itself turns a deaf ear to Stop for `ignore_stop`,
         `ignore_all` and `stray_child`; that the latter two ignore signals too is done here.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -21,10 +22,17 @@ from typing import Final, Literal, NoReturn
 from rbee.config import Fault, SyntheticConfig
 from rbee.errors import EngineError, ExitCode
 
-Garbage = Literal["garbage", "oversize"]
+# What the worker loop does for us: `rbee.engine.link_faults`.
+LinkFault = Literal["garbage", "oversize", "repeat", "unasked", "flood", "no_beats"]
+
+Ending = Literal["hang_in_step", "hang_with_gil", "spin_with_gil", "exit", "panic", "out_of_memory"]
+Waste = Literal["hog_memory", "fork_bomb", "leak_descriptors", "chatter"]
 
 _MUTEX_BYTES: Final = 256  # more than a pthread_mutex_t has on any platform
 _SLEEP_S: Final = 3600.0
+_CHILDREN_MAX: Final = 300  # where nothing limits it
+_CHATTER_LINES: Final = 2000
+_CHATTER_BYTES: Final = 256 * 1024
 _HOG_PIECE_BYTES: Final = 16 * 1024 * 1024
 
 # Leaves its session and its parent, as daemons do, and heeds no signal that may be ignored.
@@ -49,7 +57,9 @@ class Faults:
         self._is_armed = config.fault_prompt is None
         self._at_load = config.fault_prompt is None and config.fault_after_steps == 0
         self._hogged: list[bytes] = []
-        self.wants_garbage: Garbage | None = None
+        self.link_fault: LinkFault | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._descriptors: list[int] = []
 
     def begin_load(self) -> None:
         """What goes wrong as loading begins. Called by the process's main thread.
@@ -63,6 +73,8 @@ class Faults:
         if self._config.fault == "stray_child":
             # The child's first process ends at once; it is waited for, so it is no zombie.
             subprocess.run([sys.executable, "-I", "-S", "-c", _STRAY], check=True)  # noqa: S603
+        if self._config.fault == "exit_in_load":
+            os._exit(self._config.exit_code)
         if self._config.fault == "out_of_memory" and self._at_load:
             raise self._out_of_memory()
 
@@ -92,25 +104,45 @@ class Faults:
 
     def _strike(self, fault: Fault) -> bool:
         match fault:
+            case "garbage" | "oversize" | "repeat" | "unasked" | "flood" | "no_beats":
+                self.link_fault = fault
+            case "silent_step":
+                return False
+            case "crash":
+                os.kill(os.getpid(), self._config.signal)
+            case "hog_memory" | "fork_bomb" | "leak_descriptors" | "chatter":
+                self._waste(fault)
+            case "stuck_load" | "exit_in_load" | "ignore_stop" | "ignore_all" | "stray_child":
+                pass
+            case _:
+                self._end(fault)
+        return True
+
+    def _end(self, fault: Ending) -> NoReturn:
+        match fault:
             case "hang_in_step":
                 self._hang()
             case "hang_with_gil":
                 _hang_with_gil()
-            case "crash":
-                os.kill(os.getpid(), self._config.signal)
+            case "spin_with_gil":
+                _spin_with_gil()
             case "exit":
                 os._exit(self._config.exit_code)
+            case "panic":
+                raise PanicError("as [model.synthetic] fault asks")
             case "out_of_memory":
                 raise self._out_of_memory()
-            case "garbage" | "oversize":
-                self.wants_garbage = fault
-            case "silent_step":
-                return False
+
+    def _waste(self, fault: Waste) -> None:
+        match fault:
             case "hog_memory":
                 self._hog()
-            case "stuck_load" | "ignore_stop" | "ignore_all" | "stray_child":
-                pass
-        return True
+            case "fork_bomb":
+                self._fork()
+            case "leak_descriptors":
+                self._leak()
+            case "chatter":
+                _chatter()
 
     def end_step(self) -> None:
         """A step was done for the jobs in the batch."""
@@ -122,6 +154,18 @@ class Faults:
         while len(self._hogged) * _HOG_PIECE_BYTES < self._config.hog_bytes:
             self._hogged.append(b"x" * _HOG_PIECE_BYTES)
 
+    def _fork(self) -> None:
+        """Start processes until the limit of tasks is met, or `_CHILDREN_MAX` are there."""
+        with contextlib.suppress(OSError):
+            while len(self._children) < _CHILDREN_MAX:
+                self._children.append(subprocess.Popen(["/bin/sleep", "3600"]))
+
+    def _leak(self) -> None:
+        """Open descriptors until no more can be had."""
+        with contextlib.suppress(OSError):
+            while True:
+                self._descriptors.append(os.open(os.devnull, os.O_RDONLY))
+
     def _hang(self) -> NoReturn:
         while True:
             self._sleep(_SLEEP_S)
@@ -131,6 +175,23 @@ class Faults:
             "the synthetic engine is out of memory, as [model.synthetic] fault asks",
             ExitCode.OUT_OF_MEMORY,
         )
+
+
+class PanicError(BaseException):
+    """No Exception, as the panics of libraries in Rust are none."""
+
+
+def _chatter() -> None:
+    """Say more than any pipe holds, in lines and in one that is too long for any log."""
+    line = b"the synthetic engine says much " * 4 + b"\n"
+    os.write(2, line * _CHATTER_LINES)
+    os.write(1, b"x" * _CHATTER_BYTES)
+
+
+def _spin_with_gil() -> NoReturn:
+    """Compute for ever inside one call that never gives the GIL back."""
+    while True:
+        pow(3, 1 << 34)
 
 
 def _hang_with_gil() -> NoReturn:

@@ -1,6 +1,7 @@
 """The synthetic engine's faults: each is real, comes when it was asked for, and not before."""
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from rbee.ask import Sampling
 from rbee.config import Fault, ModelConfig, SyntheticConfig
 from rbee.engine.engine import Job, LoadSpec, Sampled
 from rbee.engine.synthetic import SyntheticEngine
+from rbee.engine.synthetic_faults import PanicError
 from rbee.errors import EngineError, ExitCode
 from rbee.supervisor.kin import MARK_NAME, kill_marked
 from rbee.wire import Phase
@@ -107,6 +109,18 @@ class Process:
     def resident_bytes(self) -> int:
         return int(psutil.Process(self._child.pid).memory_info().rss)
 
+    def cpu_s(self) -> float:
+        return float(psutil.Process(self._child.pid).cpu_times().user)
+
+    def children(self) -> list[psutil.Process]:
+        return list(psutil.Process(self._child.pid).children())
+
+    def descriptors(self) -> int:
+        return int(psutil.Process(self._child.pid).num_fds())
+
+    def descriptors_max(self) -> int:
+        return resource.prlimit(self._child.pid, resource.RLIMIT_NOFILE)[0]
+
 
 # --- in a process of its own
 
@@ -146,6 +160,44 @@ def test_exit_ends_the_process_with_the_code() -> None:
         assert "loaded" in words
         assert "token" not in words
         assert process.exit_code() == 81
+
+
+def test_exit_in_load_ends_the_process_before_it_is_ready() -> None:
+    with Process(fault="exit_in_load", exit_code=78) as process:
+        assert "loaded" not in process.words_until("")
+        assert process.exit_code() == 78
+
+
+def test_spin_with_gil_computes_and_lets_no_other_thread_run() -> None:
+    with Process(fault="spin_with_gil", fault_after_steps=3) as process:
+        process.words_until("token", 3)
+        while process.word(0.5) is not None:  # 25 beats would come in that time
+            pass
+        before_s = process.cpu_s()
+        assert process.word(0.5) is None
+        assert process.cpu_s() - before_s > 0.1
+
+
+def test_fork_bomb_starts_processes_up_to_a_bound() -> None:
+    with Process(fault="fork_bomb", fault_after_steps=1) as process:
+        process.words_until("token", 3)
+        children = process.children()
+        assert len(children) == 300
+        for child in children:
+            child.kill()
+
+
+def test_leak_descriptors_takes_all_that_can_be_had_and_goes_on() -> None:
+    with Process(fault="leak_descriptors", fault_after_steps=1) as process:
+        process.words_until("token", 3)
+        limit = process.descriptors_max()
+        assert process.descriptors() == limit
+
+
+def test_chatter_says_more_than_a_pipe_holds() -> None:
+    with Process(fault="chatter", fault_after_steps=1) as process:
+        assert len(process.words_until("token")) > 0
+        assert sum(map(len, process.words_until("token", 2))) > 65_536
 
 
 def test_stuck_load_beats_but_makes_no_progress() -> None:
@@ -233,6 +285,15 @@ def test_out_of_memory_comes_later_if_steps_or_a_prompt_are_set(settings: dict[s
     assert caught.value.exit_code is ExitCode.OUT_OF_MEMORY
 
 
+def test_panic_is_no_exception() -> None:
+    engine = loaded("panic", fault_after_steps=1)
+    enqueue(engine, 1)
+    assert tokens(engine, 1) == [1]
+    with pytest.raises(PanicError) as caught:
+        engine.step()
+    assert not isinstance(caught.value, Exception)
+
+
 def test_silent_step_works_on_and_delivers_nothing() -> None:
     engine = loaded("silent_step", fault_after_steps=2)
     enqueue(engine, 1)
@@ -255,21 +316,21 @@ def test_steps_without_a_job_do_not_count() -> None:
     assert tokens(engine, 3) == [1, 1, 0]
 
 
-@pytest.mark.parametrize("fault", ["garbage", "oversize"])
-def test_garbage_is_wanted_from_the_step_on(fault: Fault) -> None:
+@pytest.mark.parametrize("fault", ["garbage", "oversize", "repeat", "unasked", "flood", "no_beats"])
+def test_the_link_is_broken_from_the_step_on(fault: Fault) -> None:
     engine = loaded(fault, fault_after_steps=1)
     enqueue(engine, 1)
     assert tokens(engine, 1) == [1]
-    assert engine.wants_garbage is None
+    assert engine.link_fault is None
     assert tokens(engine, 1) == [1]  # the link is broken, not the engine
-    assert engine.wants_garbage == fault
+    assert engine.link_fault == fault
 
 
 def test_engine_without_a_fault_has_none() -> None:
     engine = SyntheticEngine()
-    assert engine.wants_garbage is None
+    assert engine.link_fault is None
     engine.load(LoadSpec(ModelConfig(ref="synthetic"), None, 1), lambda phase, fraction: None)
-    assert engine.wants_garbage is None
+    assert engine.link_fault is None
 
 
 def test_every_fault_of_the_configuration_has_a_test_here() -> None:
