@@ -93,6 +93,20 @@ async def test_requests_that_came_before_the_end_of_the_clients_side_are_answere
         assert (await client.read_all()).count(b'{"status":"ok"}') == 40
 
 
+async def test_for_a_client_that_has_gone_nothing_more_is_generated() -> None:
+    """The answer before shows that it has gone; what it had sent ahead is not begun."""
+    async with serve_face() as served:
+        client = served.connect_unseen()
+        client.send_unseen(LIVE * 5 + chat(stream=True))
+        await client.stream.aclose()
+        assert await served.is_alive()
+        await wait_open(served, 0, SEEN_S)
+        assert all(each.is_over for each in served.generator.asked)
+        assert served.errors == []
+        routes = [each["route"] for each in served.log.of("request_done")]
+        assert "/v1/chat/completions" not in routes
+
+
 # Too many, and a system that gives no descriptor.
 
 

@@ -124,6 +124,8 @@ class Connection:
     def _act(self) -> bool:
         """True: one turn was not enough."""
         for _ in range(_REQUESTS_PER_TURN):
+            if self._state is State.GONE:
+                return False  # seen when its last answer was sent
             if self._client.parked_bytes and self._state is State.IDLE:
                 return False  # one answer after the other
             match self._machine.next_event():
