@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,19 +91,24 @@ def write_with(state_dir: Path, disk: FailingDisk) -> int:
         trail = trail_in(state_dir, SMALL, disk=disk)
         for _ in range(ENTRIES // 2):
             number += 1
-            for step in (lambda: trail.append([note(number)]), trail.sync, trail.anchor):  # noqa: B023
-                for _ in range(50):
-                    try:
-                        step()
-                        break
-                    except OSError:
-                        assert disk.failed
-                else:
-                    raise AssertionError("it did not heal")
+            until_done(disk, lambda: trail.append([note(number)]))  # noqa: B023
+            until_done(disk, trail.sync)
+            until_done(disk, trail.anchor)
             if not disk.failed:
                 before_trouble = number
         trail.close()
     return before_trouble
+
+
+def until_done(disk: FailingDisk, step: Callable[[], None]) -> None:
+    for _ in range(50):
+        try:
+            step()
+        except OSError:
+            assert disk.failed
+        else:
+            return
+    raise AssertionError("it did not heal")
 
 
 def calls_in_all(state_dir: Path) -> int:
