@@ -1,7 +1,7 @@
 """One worker's processes, from before its spawn until none of them is left.
 
-The order is what keeps any from being lost: cgroup and mark, then spawn, then `admit`, which
-puts it into the cgroup and writes it down, then the gate opens; and `release` at the end.
+The order is what keeps any from being lost: cgroup and mark, then spawn and `born`, then `admit`,
+which puts it into the cgroup and writes it down, then the gate opens; and `release` at the end.
 """
 
 import contextlib
@@ -58,14 +58,17 @@ class Custody:
         """What the worker's environment must hold."""
         return {MARK_NAME: self._kin.mark}
 
+    def born(self, identity: Identity) -> None:
+        """There is a process. It waits at its gate; next comes `admit`."""
+        self._pid = identity.pid
+        self._adopted.born(identity.pid)
+
     def admit(self, identity: Identity) -> None:
-        """Take a process in that waits at its gate.
+        """Take it in. From any thread.
 
         Raises:
           OSError: it cannot be put into its cgroup, or cannot be written down.
         """
-        self._pid = identity.pid
-        self._adopted.born(identity.pid)
         self._kin.group.admit(identity.pid)
         self._notes.write(identity)
 

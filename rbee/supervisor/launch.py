@@ -135,7 +135,7 @@ class Launcher:
             link, path = self.links.open(f"w-{secrets.token_hex(6)}")
             try:
                 with _Pipes() as pipes:
-                    child = self._start(worker_id, custody, link, path, pipes)
+                    child = await self._start(worker_id, custody, link, path, pipes)
                     await self._own(child, pipes, task_status)
                 # What it said over the link is still taken; whoever has it cancels us.
                 await trio.sleep(LINK_TAIL_S)
@@ -146,7 +146,7 @@ class Launcher:
             if left := custody.release():  # the next start sweeps it
                 self.log.error("cgroups_left", worker=worker_id, folders=left)
 
-    def _start(
+    async def _start(
         self, worker_id: str, custody: Custody, link: Link, path: Path, pipes: "_Pipes"
     ) -> EngineChild:
         secret = secrets.token_bytes(SECRET_BYTES)
@@ -159,16 +159,18 @@ class Launcher:
             pipes.output_write,
         )
         pipes.close_childs_ends()
+        self.log.info("worker_spawned", worker=worker_id, pid=process.pid)
+        custody.born(process.identity)
         try:
-            custody.admit(process.identity)
-        except OSError:  # where it cannot be held or found again it must not run
+            # The kernel may take 10 ms to move it, in which streams would stand still.
+            await trio.to_thread.run_sync(custody.admit, process.identity)
+        except BaseException:  # where it cannot be held or found again it must not run
             process.reap()
             raise
         boot = {"worker_id": worker_id, "link_path": str(path), "secret_hex": secret.hex()}
         with contextlib.suppress(BrokenPipeError):  # ended already: its exit code will say why
             os.write(pipes.boot_write, json.dumps(boot).encode())  # far below what a pipe holds
         pipes.open_gate()
-        self.log.info("worker_spawned", worker=worker_id, pid=process.pid)
         return EngineChild(worker_id, process, custody, link, secret, self.log)
 
     async def _own(
