@@ -27,7 +27,7 @@ EVIDENCE_S_MAX: Final = 0.15
 
 # What a worker said before it ended may still be on its way. Who leaves in order is heard to the
 # end in any case (its Bye is answered); of who is killed, tokens that come later are made again.
-LAST_WORDS_S: Final = 0.004
+LAST_WORDS_S: Final = 0.003
 
 # What one receiver takes before it lets the other tasks run, counted in deltas; a message costs
 # as much as so many of them. All that one stream gets in a turn leaves in one send.
