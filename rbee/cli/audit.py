@@ -188,11 +188,12 @@ def _told(verdict: "Verdict", folder: str, has_secret: bool) -> list[str]:
 def _shown(raw: bytes, as_json: bool) -> str:
     from rbee.audit.chain import read_line
 
-    line = read_line(raw.removesuffix(b"\n"))
+    raw = raw.removesuffix(b"\n")
+    line = read_line(raw)
     if line is None:
         return printable_line(f"no entry: {raw[:200].decode('utf-8', 'replace')}")
     if as_json:
-        return raw.decode().rstrip("\n")
+        return raw.decode()
     entry = line.entry
     details = json_text.loads(bytes(entry.details))
     words = [f"{name}={_short(value)}" for name, value in details.items()]

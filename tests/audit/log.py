@@ -53,8 +53,10 @@ def write_log(
     return place_in(state_dir)
 
 
-def entries(place: Place) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in raw_lines(place) if line.startswith(b"{")]
+def entries(place: Place, *, is_torn: bool = False) -> list[dict[str, Any]]:
+    """All entries; but the last line where it is torn."""
+    lines = raw_lines(place)[:-1] if is_torn else raw_lines(place)
+    return [json.loads(line) for line in lines if line.startswith(b"{")]
 
 
 def raw_lines(place: Place) -> list[bytes]:
