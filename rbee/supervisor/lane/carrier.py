@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from rbee.logs import Log
 from rbee.supervisor.api.guard import Guard
 from rbee.supervisor.api.hot import HotRoutes
 from rbee.supervisor.http_server import HttpLimits
 
-if TYPE_CHECKING:
-    from rbee.supervisor.lane.connection import Connection
+C_contra = TypeVar("C_contra", contravariant=True)  # a connection, which knows its carrier
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +25,24 @@ class Shared:
     log: Log
 
 
-class Carrier(Protocol):
+class Carrier(Protocol[C_contra]):
     """What a connection needs of the loop that carries it."""
 
     shared: Shared
     is_draining: bool
 
-    def watch(self, connection: "Connection") -> None:
+    def watch(self, connection: C_contra) -> None:
         """Its interest in the socket, or its deadline, has changed."""
         ...
 
-    def call_soon(self, connection: "Connection") -> None:
+    def call_soon(self, connection: C_contra) -> None:
         """Call its `proceed` at the next turn."""
         ...
 
-    def hand_over(self, connection: "Connection", received: bytes) -> None:
+    def hand_over(self, connection: C_contra, received: bytes) -> None:
         """The HTTP server is to carry on with its socket."""
         ...
 
-    def forget(self, connection: "Connection") -> None:
+    def forget(self, connection: C_contra) -> None:
         """Its socket is about to be closed."""
         ...

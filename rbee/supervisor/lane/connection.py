@@ -44,7 +44,12 @@ class Connection:
         "_state", "_visit", "_wait_due_s", "peer", "sock", "tick",
     )  # fmt: skip
 
-    def __init__(self, carrier: Carrier, sock: socket.socket, peer: tuple[str, int] | None) -> None:
+    def __init__(
+        self,
+        carrier: Carrier["Connection"],
+        sock: socket.socket,
+        peer: tuple[str, int] | None,
+    ) -> None:
         shared = carrier.shared
         self.sock = sock
         self.peer = peer
