@@ -42,6 +42,8 @@ class ServerConfig(Section, frozen=True):
     stall_timeout_s: Seconds = 120.0  # from one token of a request to the next
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 12.0  # running streams after SIGTERM
     queue_requests_max: Annotated[int, Meta(ge=0, le=100_000)] = 1024  # waiting, over all models
+    # Waiting, prompts and the answers they ask for; of prompts, a third of their letters counts.
+    queue_tokens_max: Annotated[int, Meta(ge=1, le=1 << 40)] = 16_000_000
     parked_bytes_max: Annotated[int, Meta(ge=4096, le=16 * 1024 * 1024)] = 256 * 1024  # per client
 
 

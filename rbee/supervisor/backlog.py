@@ -4,12 +4,29 @@ import math
 from collections import OrderedDict
 from typing import Final
 
+from rbee.ask import Ask
+
 # Retry-After is told in whole seconds, within these bounds.
 RETRY_AFTER_S_MIN: Final = 1
-RETRY_AFTER_S_MAX: Final = 60
+RETRY_AFTER_S_MAX: Final = 3600
 
-# How much the newest request counts in the mean service time.
+# How much the newest request counts in the mean service time, and how many make it a mean.
 NEWEST_WEIGHT: Final = 0.1
+SAMPLES_MIN: Final = 5
+
+# Who would wait this much longer than its deadline allows is refused at once. Above 1: the mean
+# says little of one request.
+WAIT_TO_DEADLINE_MAX: Final = 1.25
+
+# Without the model's tokenizer a prompt is counted by its letters; English has about four to a
+# token, and other writing systems fewer.
+LETTERS_PER_TOKEN: Final = 3
+
+
+def estimate_tokens(ask: Ask) -> int:
+    """How many tokens a request may take, prompt and answer, as far as that shows in it."""
+    letters = len(ask.prompt or "") + sum(len(message.content) for message in ask.messages)
+    return letters // LETTERS_PER_TOKEN + len(ask.prompt_ids or ()) + (ask.tokens_max or 0)
 
 
 class Backlog:
@@ -17,27 +34,36 @@ class Backlog:
 
     Args:
       requests_max: over all models.
+      tokens_max: of all of them together, as `estimate_tokens` has them.
     """
 
-    def __init__(self, requests_max: int) -> None:
+    def __init__(self, requests_max: int, tokens_max: int) -> None:
         self._requests_max = requests_max
-        self._waiting: dict[str, OrderedDict[int, None]] = {}
+        self._tokens_max = tokens_max
+        self._waiting: dict[str, OrderedDict[int, int]] = {}  # id -> tokens
         self._count = 0
+        self._tokens = 0
 
     def __len__(self) -> int:
         return self._count
 
-    @property
-    def is_full(self) -> bool:
-        return self._count >= self._requests_max
+    def has_room(self, tokens: int) -> bool:
+        """Whether one more may wait. A single one may, however many tokens it takes."""
+        if self._count >= self._requests_max:
+            return False
+        return self._count == 0 or self._tokens + tokens <= self._tokens_max
 
-    def add(self, model: str, request_id: int) -> None:
-        self._waiting.setdefault(model, OrderedDict())[request_id] = None
+    def count(self, model: str) -> int:
+        return len(self._waiting.get(model, ()))
+
+    def add(self, model: str, request_id: int, tokens: int = 0) -> None:
+        self._waiting.setdefault(model, OrderedDict())[request_id] = tokens
         self._count += 1
+        self._tokens += tokens
 
-    def add_first(self, model: str, request_id: int) -> None:
+    def add_first(self, model: str, request_id: int, tokens: int = 0) -> None:
         """Put back one that had its turn. The bound does not hold: it was admitted already."""
-        self.add(model, request_id)
+        self.add(model, request_id, tokens)
         self._waiting[model].move_to_end(request_id, last=False)
 
     def first(self, model: str) -> int | None:
@@ -49,7 +75,7 @@ class Backlog:
         waiting = self._waiting.get(model)
         if waiting is None or request_id not in waiting:
             return False
-        del waiting[request_id]
+        self._tokens -= waiting.pop(request_id)
         self._count -= 1
         return True
 
@@ -58,26 +84,34 @@ class Backlog:
 
 
 class Rates:
-    """How long requests take, as a moving mean; for a Retry-After that is not made up."""
+    """How long requests of each model take, as a moving mean: what comes of it is not made up."""
 
     def __init__(self) -> None:
-        self._mean_s: float | None = None
+        self._mean_s: dict[str, float] = {}
+        self._samples: dict[str, int] = {}
 
-    def note(self, service_s: float) -> None:
+    def note(self, model: str, service_s: float) -> None:
         """A request was answered in full, ``service_s`` after it was sent to a worker."""
-        if self._mean_s is None:
-            self._mean_s = service_s
-        else:
-            self._mean_s += NEWEST_WEIGHT * (service_s - self._mean_s)
+        samples = self._samples[model] = self._samples.get(model, 0) + 1
+        mean_s = self._mean_s.get(model, 0.0)
+        self._mean_s[model] = mean_s + max(NEWEST_WEIGHT, 1 / samples) * (service_s - mean_s)
 
-    def retry_after_s(self, waiting: int, capacity: int) -> float:
-        """When a place in the queue should be free.
+    def wait_s(self, model: str, place: int, capacity: int) -> float | None:
+        """How long the request at that place of the queue will wait.
 
         Args:
-          waiting: requests in the queue.
-          capacity: requests that are worked on at once; 0 while no worker is ready.
+          place: 1 for the first.
+          capacity: requests that are worked on at once, all of which are now.
+        Returns:
+          None: nobody can know, as too few were answered, or no worker is ready.
         """
-        if self._mean_s is None or capacity <= 0:
-            return float(RETRY_AFTER_S_MIN)
-        expected_s = math.ceil(self._mean_s * max(1, waiting) / capacity)
-        return float(min(RETRY_AFTER_S_MAX, max(RETRY_AFTER_S_MIN, expected_s)))
+        if self._samples.get(model, 0) < SAMPLES_MIN or capacity <= 0:
+            return None
+        return self._mean_s[model] * place / capacity
+
+
+def retry_after_s(wait_s: float | None) -> float:
+    """What to tell a client whose request would have waited so long."""
+    if wait_s is None:
+        return float(RETRY_AFTER_S_MIN)
+    return float(min(RETRY_AFTER_S_MAX, max(RETRY_AFTER_S_MIN, math.ceil(wait_s))))

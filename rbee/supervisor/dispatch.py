@@ -31,6 +31,7 @@ class Dispatch:
     """Places requests on workers.
 
     Args:
+      backlog: how many requests may wait, and how many tokens they may have together.
       drop: ends a request that can no longer be sent: its deadline has passed, or it is in
         quarantine. Called from `pump`.
     """
@@ -38,7 +39,7 @@ class Dispatch:
     def __init__(
         self,
         slots: Iterable[Slot],
-        requests_max: int,
+        backlog: tuple[int, int],
         quarantine: Quarantine,
         clock: Callable[[], float],
         drop: Callable[[OpenRequest, Standing], None],
@@ -46,8 +47,8 @@ class Dispatch:
         self._slots: dict[str, list[Slot]] = {}
         for slot in slots:
             self._slots.setdefault(slot.model.name, []).append(slot)
-        self._common = Backlog(requests_max)
-        self._apart = Backlog(requests_max)
+        self._common = Backlog(*backlog)
+        self._apart = Backlog(*backlog)
         self._quarantine = quarantine
         self._clock = clock
         self._drop = drop
@@ -67,9 +68,12 @@ class Dispatch:
     def queued(self) -> int:
         return len(self._common) + len(self._apart)
 
-    @property
-    def is_full(self) -> bool:
-        return self._common.is_full
+    def has_room(self, tokens: int) -> bool:
+        """Whether one more request may wait."""
+        return self._common.has_room(tokens)
+
+    def queued_for(self, model: str) -> int:
+        return self._common.count(model) + self._apart.count(model)
 
     @property
     def models(self) -> int:
@@ -132,13 +136,13 @@ class Dispatch:
         return worker is not None and self._send(request, worker)
 
     def wait(self, request: OpenRequest, standing: Standing) -> None:
-        self._line(standing).add(request.ask.model, request.request_id)
+        self._line(standing).add(request.ask.model, request.request_id, request.tokens)
         self._waiting[request.request_id] = request
 
     def wait_first(self, request: OpenRequest) -> None:
         """Put one at the head of its line that had its turn."""
         line = self._line(self.standing(request))
-        line.add_first(request.ask.model, request.request_id)
+        line.add_first(request.ask.model, request.request_id, request.tokens)
         self._waiting[request.request_id] = request
 
     def finish(self, request: OpenRequest) -> None:
@@ -190,7 +194,7 @@ class Dispatch:
         for request_id in sorted(self._apart.waiting(model), reverse=True):
             if self.standing(self._waiting[request_id]) is Standing.CLEAR:
                 self._apart.remove(model, request_id)
-                self._common.add_first(model, request_id)
+                self._common.add_first(model, request_id, self._waiting[request_id].tokens)
 
     # --- who gets what next
 

@@ -148,7 +148,7 @@ def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log)
     slots = [Slot(plan) for plan in plans]
     pool = Pool(
         slots,
-        requests_max=config.server.queue_requests_max,
+        backlog=(config.server.queue_requests_max, config.server.queue_tokens_max),
         limits=config.worker,
         clock=trio.current_time,
         log=log,

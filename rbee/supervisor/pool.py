@@ -19,7 +19,12 @@ from rbee.ask import Ask
 from rbee.config import WorkerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.logs import Log
-from rbee.supervisor.backlog import Rates
+from rbee.supervisor.backlog import (
+    WAIT_TO_DEADLINE_MAX,
+    Rates,
+    estimate_tokens,
+    retry_after_s,
+)
 from rbee.supervisor.dispatch import Dispatch
 from rbee.supervisor.failover import may_be_a_requests_doing
 from rbee.supervisor.open_request import FailoverSink, OpenRequest, Sink
@@ -30,19 +35,23 @@ from rbee.wire import Delta, Failed, Step
 
 
 class Pool:
-    """Takes asks, gives each to a worker, and brings its deltas to its sink."""
+    """Takes asks, gives each to a worker, and brings its deltas to its sink.
+
+    Args:
+      backlog: how many requests may wait, and how many tokens they may have together.
+    """
 
     def __init__(
         self,
         slots: Iterable[Slot],
         *,
-        requests_max: int,
+        backlog: tuple[int, int],
         limits: WorkerConfig,
         clock: Callable[[], float],
         log: Log,
     ) -> None:
         self._quarantine = Quarantine(secrets.token_bytes(32), limits.quarantine_s)
-        self._dispatch = Dispatch(slots, requests_max, self._quarantine, clock, self._drop)
+        self._dispatch = Dispatch(slots, backlog, self._quarantine, clock, self._drop)
         self._rates = Rates()
         self._failovers_max = limits.failovers_max
         self._clock = clock
@@ -70,8 +79,7 @@ class Pool:
         if standing is Standing.QUARANTINED:
             raise _quarantined()
         if standing is Standing.SUSPECT or not dispatch.send_now(request):
-            if dispatch.is_full:
-                raise self._queue_full(ask.model)
+            self._check_queue(request, remaining_s)
             dispatch.wait(request, standing)
         self._open[request.request_id] = request
         if standing is Standing.SUSPECT:
@@ -208,10 +216,20 @@ class Pool:
         if not self._dispatch.is_served(model):
             raise _unavailable(model)
 
-    def _queue_full(self, model: str) -> RequestError:
-        capacity = self._dispatch.capacity(model)
-        retry_after_s = self._rates.retry_after_s(self._dispatch.queued, capacity)
-        return RequestError(ErrorCode.QUEUE_FULL, "the queue is full", retry_after_s=retry_after_s)
+    def _check_queue(self, request: OpenRequest, remaining_s: float) -> None:
+        """Whether a request may wait, and has the time to."""
+        dispatch, model = self._dispatch, request.ask.model
+        request.tokens = estimate_tokens(request.ask)
+        place = dispatch.queued_for(model) + 1
+        wait_s = self._rates.wait_s(model, place, dispatch.capacity(model))
+        problem = ""
+        if not dispatch.has_room(request.tokens):
+            problem = "the queue is full"
+        elif wait_s is not None and wait_s > remaining_s * WAIT_TO_DEADLINE_MAX:
+            problem = "the queue is longer than the deadline of this request allows"
+        if problem:
+            told_s = retry_after_s(wait_s)
+            raise RequestError(ErrorCode.QUEUE_FULL, problem, retry_after_s=told_s)
 
     # --- crashes
 
@@ -273,7 +291,7 @@ class Pool:
     def _finish(self, request: OpenRequest) -> None:
         self._take_out(request)
         if not request.course.failovers:
-            self._rates.note(self._clock() - request.sent_s)
+            self._rates.note(request.ask.model, self._clock() - request.sent_s)
 
     def _take_out(self, request: OpenRequest) -> None:
         """The worker has said its last word on it, and lives: this is no request that kills."""

@@ -134,7 +134,7 @@ class Stand:
         self.slots = [Slot(plan(f"m-{number}")) for number in range(slots)]
         self.pool = Pool(
             self.slots,
-            requests_max=10_000,
+            backlog=(10_000, 1 << 40),
             limits=WorkerConfig(**limits),
             clock=lambda: self.now_s,
             log=self.log,

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from rbee.ask import Ask
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.backlog import SAMPLES_MIN
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
 from rbee.wire import Cancel, Delta, Generate, Step
@@ -55,13 +56,17 @@ class Collected:
 
 @asynccontextmanager
 async def pool_of(
-    *children: FakeChild, slots: int = 1, requests_max: int = 100, failovers_max: int = 3
+    *children: FakeChild,
+    slots: int = 1,
+    requests_max: int = 100,
+    tokens_max: int = 10_000,
+    failovers_max: int = 3,
 ) -> AsyncIterator[tuple[Pool, FakeLaunch, list[Slot]]]:
     launch = FakeLaunch(*children)
     places = [Slot(plan(f"m-{number}")) for number in range(slots)]
     pool = Pool(
         places,
-        requests_max=requests_max,
+        backlog=(requests_max, tokens_max),
         limits=WorkerConfig(failovers_max=failovers_max),
         clock=trio.current_time,
         log=NoLog(),
@@ -185,6 +190,55 @@ async def test_a_request_whose_deadline_passed_in_the_queue_fails_by_that_name(
         await trio.sleep(25)
         assert sink.error is not None
         assert sink.error.code is ErrorCode.DEADLINE_EXCEEDED
+
+
+async def test_what_waits_is_bounded_in_tokens_too(autojump_clock: MockClock) -> None:
+    async with pool_of(FakeChild(batch_size=1), tokens_max=100) as (pool, _, _slots):
+        large = Ask(model="m", prompt="hi", tokens_max=60)
+        submit(pool, large)
+        submit(pool, large)
+        with pytest.raises(RequestError) as refused:
+            submit(pool, large)
+        assert refused.value.code is ErrorCode.QUEUE_FULL
+        submit(pool, Ask(model="m", prompt="hi", tokens_max=40))
+        assert pool.queued == 2
+
+
+async def test_retry_after_is_the_wait_of_those_that_were_just_admitted(
+    autojump_clock: MockClock,
+) -> None:
+    async with pool_of(FakeChild(batch_size=2), requests_max=10) as (pool, _, _slots):
+        for _ in range(4):  # what a request takes is measured
+            submit(pool)
+            submit(pool)
+            await trio.sleep(4)
+        sinks = [submit(pool)[0] for _ in range(12)]
+        with pytest.raises(RequestError) as refused:
+            submit(pool)
+        asked_s, told_s = trio.current_time(), refused.value.retry_after_s
+        assert told_s is not None
+        while not sinks[-1].deltas:
+            await trio.sleep(0.1)
+        assert trio.current_time() - asked_s == pytest.approx(told_s, rel=0.3)
+
+
+async def test_a_request_that_cannot_be_reached_in_time_is_refused_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with pool_of(FakeChild(batch_size=1)) as (pool, _, _slots):
+        for _ in range(SAMPLES_MIN):
+            submit(pool)
+            await trio.sleep(4)
+        for _ in range(5):
+            submit(pool)
+        hopeless, patient = Collected(), Collected()
+        with pytest.raises(RequestError) as refused:
+            pool.submit(ASK, hopeless, remaining_s=5, correlation_id="cid")
+        assert refused.value.code is ErrorCode.QUEUE_FULL
+        assert refused.value.retry_after_s == pytest.approx(15, abs=1)
+        pool.submit(ASK, patient, remaining_s=30, correlation_id="cid")
+        await trio.sleep(30)
+        assert patient.text == "0 1 2 "
 
 
 async def test_a_sink_that_breaks_ends_its_own_request_alone(autojump_clock: MockClock) -> None:

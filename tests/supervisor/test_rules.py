@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbee.ask import Ask, Message
 from rbee.errors import ConfigError
-from rbee.supervisor.backlog import Backlog, Rates
+from rbee.supervisor.backlog import (
+    SAMPLES_MIN,
+    Backlog,
+    Rates,
+    estimate_tokens,
+    retry_after_s,
+)
 from rbee.supervisor.bind import Bind, check_bind, parse_bind
 from rbee.supervisor.lifecycle import (
     TRANSITIONS,
@@ -58,10 +65,12 @@ def test_the_free_worker_with_the_fewest_requests_is_chosen() -> None:
 
 
 def test_the_backlog_is_first_come_first_served_within_a_model() -> None:
-    backlog = Backlog(3)
+    backlog = Backlog(3, 1000)
     for request_id, model in ((1, "a"), (2, "b"), (3, "a")):
+        assert backlog.has_room(0)
         backlog.add(model, request_id)
-    assert backlog.is_full
+    assert not backlog.has_room(0)
+    assert (backlog.count("a"), backlog.count("b"), backlog.count("c")) == (2, 1, 0)
     assert backlog.waiting("a") == [1, 3]
     backlog.add_first("a", 0)
     assert backlog.first("a") == 0
@@ -70,24 +79,43 @@ def test_the_backlog_is_first_come_first_served_within_a_model() -> None:
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans())))
 def test_the_backlog_counts_what_it_holds(moves: list[tuple[str, int, bool]]) -> None:
-    backlog, held = Backlog(100), set()
+    backlog, held = Backlog(100, 100), set()
     for model, request_id, is_added in moves:
         if is_added and (model, request_id) not in held:
-            backlog.add(model, request_id)
+            backlog.add(model, request_id, request_id)
             held.add((model, request_id))
         elif not is_added:
             assert backlog.remove(model, request_id) == ((model, request_id) in held)
             held.discard((model, request_id))
     assert len(backlog) == len(held)
+    tokens = sum(request_id for _, request_id in held)
+    assert backlog.has_room(100 - tokens)
+    assert backlog.has_room(101 - tokens) == (not held)  # a single one may wait, whatever it takes
 
 
-def test_retry_after_follows_the_measured_service_time_within_bounds() -> None:
+def test_a_wait_is_known_of_a_model_once_enough_was_answered() -> None:
     rates = Rates()
-    assert rates.retry_after_s(10, 1) == 1
-    rates.note(4.0)
-    assert rates.retry_after_s(10, 4) == 10
-    assert rates.retry_after_s(1000, 1) == 60
-    assert rates.retry_after_s(0, 8) == 1
+    for _ in range(SAMPLES_MIN):
+        assert rates.wait_s("a", 1, 1) is None
+        rates.note("a", 4.0)
+    assert rates.wait_s("a", 10, 4) == pytest.approx(10)
+    assert rates.wait_s("a", 10, 0) is None
+    assert rates.wait_s("b", 1, 1) is None
+    for _ in range(100):
+        rates.note("a", 8.0)
+    assert rates.wait_s("a", 1, 1) == pytest.approx(8, rel=0.01)
+
+
+@pytest.mark.parametrize(("wait_s", "told_s"), [(None, 1), (0.2, 1), (9.5, 10), (1e6, 3600)])
+def test_retry_after_is_the_wait_within_bounds(wait_s: float | None, told_s: float) -> None:
+    assert retry_after_s(wait_s) == told_s
+
+
+def test_the_tokens_of_a_request_are_estimated_from_all_that_it_has() -> None:
+    assert estimate_tokens(Ask(model="m", prompt="abcdef", tokens_max=5)) == 7
+    assert estimate_tokens(Ask(model="m", prompt_ids=(1, 2, 3))) == 3
+    messages = (Message(role="user", content="abc"), Message(role="user", content="abcd"))
+    assert estimate_tokens(Ask(model="m", messages=messages)) == 2
 
 
 @pytest.mark.parametrize(
