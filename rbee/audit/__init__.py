@@ -3,8 +3,8 @@
 What the rest of rbee uses of it: `Audit`, `open_audit`, and the events of `events.py`.
 """
 
-from rbee.audit.audit import Audit, AuditState, NoAudit
+from rbee.audit.audit import NO_AUDIT, Audit, AuditState
 from rbee.audit.opening import open_audit
 from rbee.audit.place import place_in
 
-__all__ = ["Audit", "AuditState", "NoAudit", "open_audit", "place_in"]
+__all__ = ["NO_AUDIT", "Audit", "AuditState", "open_audit", "place_in"]

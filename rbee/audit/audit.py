@@ -1,7 +1,7 @@
 """What the rest of rbee sees of the audit log: two ways to record, and the state it is in."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from rbee.audit.events import Details, Outcome
 
@@ -83,3 +83,6 @@ class NoAudit:
     @property
     def state(self) -> AuditState:
         return AuditState("off")
+
+
+NO_AUDIT: Final = NoAudit()

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from rbee.audit.audit import Audit, NoAudit
+from rbee.audit.audit import NO_AUDIT, Audit
 from rbee.audit.chain import SEAL_PURPOSE
 from rbee.audit.place import Place
 from rbee.audit.trail import Trail
@@ -26,7 +26,7 @@ def open_audit(config: AuditConfig, place: Place, log: Log) -> Iterator[Audit]:
     """
     if not config.enabled:
         log.warning("audit_off", remedy="[audit] enabled = true")
-        yield NoAudit()
+        yield NO_AUDIT
         return
     key = seal_key(Path(config.secret_file)) if config.secret_file else None
     writer = AuditWriter(Trail(place, config, key), config, log)

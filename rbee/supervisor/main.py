@@ -2,7 +2,7 @@
 
 The nesting of nurseries is the order of shutdown, innermost first:
 
-    ground    run directory, instance, links, the signal watcher, the warden
+    ground    audit log, run directory, instance, links, the signal watcher, the warden
       workers   one `keep_filled` per slot
         faces     HTTP
 """
@@ -21,11 +21,13 @@ from typing import Final
 import trio
 
 from rbee import __version__
+from rbee.audit import Audit, open_audit, place_in
 from rbee.config import Config
 from rbee.errors import ErrorCode, ExitCode, RequestError
 from rbee.logs import Log, open_log
 from rbee.supervisor.adopted import become_subreaper, keep_reaping
 from rbee.supervisor.api.app import make_face
+from rbee.supervisor.audited import Presence
 from rbee.supervisor.bind import Bind, check_bind, parse_bind
 from rbee.supervisor.catalogue import plan_workers
 from rbee.supervisor.cgroup import own_places
@@ -82,29 +84,31 @@ def serve(config: Config) -> int:
         if plan.welcome.model.engine == "exllamav2"
     }
     with (
+        open_audit(config.audit, place_in(_state_dir(config)), log) as audit,
         RunDir(run_path.absolute()) as run_dir,
         Instance(run_dir.path, own_places(), held, log, gpus) as instance,
     ):
         sockets = bind_sockets(bind.host, bind.port, limits.backlog)
         links = LinkFactory(run_dir.path)
+        presence = Presence(audit)
+        presence.config_loaded(config)
+        code = ExitCode.SOFTWARE
         try:
-            house = _build(
-                config,
-                plans,
-                _Outside(links, instance, Bind(bind.host, _port(sockets))),
-                log,
-            )
+            outside = _Outside(links, instance, Bind(bind.host, _port(sockets)), audit, presence)
+            house = _build(config, plans, outside, log)
             _calm_collector()
             trio.run(_run, house, sockets, limits)
+            code = ExitCode.UNAVAILABLE if house.hopeless.is_set() else ExitCode.OK
         except Exception as bug:
             log.error("supervisor_failed", exc_info=bug)  # noqa: TRY400  # any logger, not logging's
-            return ExitCode.SOFTWARE
         finally:
             links.close()
             for each in sockets:
                 each.close()
-    log.info("supervisor_stopped", pid=os.getpid())
-    return ExitCode.UNAVAILABLE if house.hopeless.is_set() else ExitCode.OK
+            presence.stopped(code)
+    if code is not ExitCode.SOFTWARE:
+        log.info("supervisor_stopped", pid=os.getpid())
+    return code
 
 
 def _calm_collector() -> None:
@@ -126,6 +130,8 @@ class _Outside:
     links: LinkFactory
     instance: Instance
     bind: Bind
+    audit: Audit
+    presence: Presence
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +187,14 @@ def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log)
 
 
 def _open_crashes(config: Config, log: Log) -> Crashes:
-    state_dir = Path(config.server.state_dir) if config.server.state_dir else default_state_dir()
-    crashes = Crashes(state_dir.absolute(), log)
+    crashes = Crashes(_state_dir(config), log)
     crashes.load()
     return crashes
+
+
+def _state_dir(config: Config) -> Path:
+    state_dir = Path(config.server.state_dir) if config.server.state_dir else default_state_dir()
+    return state_dir.absolute()
 
 
 async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
@@ -195,6 +205,7 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
         house.log.info(
             "supervisor_started", pid=os.getpid(), version=__version__, url=house.outside.bind.url
         )
+        house.outside.presence.started(house.outside.bind.url)
         ground.start_soon(_announce, house)
         await _run_workers(house, sockets, limits)
         ground.cancel_scope.cancel(reason="all workers are gone")
@@ -257,7 +268,9 @@ async def _keep(slot: Slot, house: _House, stopped: list[str]) -> None:
 async def _serve_faces(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     """Serve until a signal has come and what is open was answered, or had its time."""
     closing = trio.Event()
-    api = make_face(house.pool, house.operations, house.config.server, house.log)
+    api = make_face(
+        house.pool, house.operations, house.config.server, house.log, audit=house.outside.audit
+    )
     settings = house.config.server
     front = Lane(api, settings, limits, house.log, closing) if settings.lane else None
     async with trio.open_nursery() as faces:

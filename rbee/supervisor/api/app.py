@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp
 
+from rbee.audit import NO_AUDIT, Audit
 from rbee.config import ServerConfig
 from rbee.logs import Log
 from rbee.supervisor.api.admin import admin_routes
@@ -61,12 +62,13 @@ def make_routes(
     ]
 
 
-def make_face(
+def make_face(  # noqa: PLR0913  # what it is put together from, once each
     generator: Generator,
     operations: Operations,
     config: ServerConfig,
     log: Log,
     *,
+    audit: Audit = NO_AUDIT,
     unix_clock: UnixClock = time.time,
 ) -> Face:
     """The face. Must be called inside `trio.run`.
@@ -74,14 +76,15 @@ def make_face(
     Args:
       generator: takes the asks.
       operations: what operators see and do.
+      audit: hears of every request for tokens.
       unix_clock: what time it is for people. Deadlines run on trio's clock.
     """
     open_requests = OpenRequests()
-    surroundings = Surroundings(generator, open_requests)
+    surroundings = Surroundings(generator, open_requests, audit)
     hot = make_hot_routes(surroundings, operations, config, unix_clock)
     routes = make_routes(hot, open_requests, operations, config)
     router = Router(routes, redirect_slashes=False, default=no_such_route)
-    guard = Guard(config, log)
+    guard = Guard(config, log, audit)
     return Face(AsgiFace(router, guard), hot, guard)
 
 

@@ -17,6 +17,7 @@ import msgspec
 import trio
 
 from rbee.ask import Ask
+from rbee.audit import NO_AUDIT, Audit
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.events import DONE
 from rbee.supervisor.api.open_requests import OpenRequests
@@ -68,6 +69,7 @@ class Surroundings:
 
     generator: Generator
     open_requests: OpenRequests
+    audit: Audit = NO_AUDIT
 
 
 class Generation:

@@ -1,9 +1,9 @@
 """What every HTTP request passes, in and out: the one place for what concerns all routes.
 
 In: correlation id, Host, Origin. Out: headers of all answers, the one error shape, one line in
-the log. Keys, audit and metrics will join here. Both faces call it, in this order: `arrive`,
-`admit`, then `refuse` or `note_bug` where there is no answer, `dress` for whatever is
-answered, and `depart`. All of it is synchronous.
+the log and, of what asked for tokens, in the audit log. Keys and metrics will join here. Both
+faces call it, in this order: `arrive`, `admit`, then `refuse` or `note_bug` where there is no
+answer, `dress` for whatever is answered, and `depart`. All of it is synchronous.
 
 Rule: the log shows where a bug is, never the message of a foreign exception: those quote
       what clients sent.
@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from rbee.audit import NO_AUDIT, Audit
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.ids import new_correlation_id
@@ -26,6 +27,7 @@ from rbee.supervisor.api.admission import (
     check_origin,
 )
 from rbee.supervisor.api.answers import Answer
+from rbee.supervisor.api.audited import record_end
 from rbee.supervisor.api.problems import problem_answer
 from rbee.supervisor.api.visit import Headers, Visit
 
@@ -38,9 +40,10 @@ _OF_ALL_ANSWERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-opt
 class Guard:
     """What all requests of all faces pass."""
 
-    def __init__(self, config: ServerConfig, log: Log) -> None:
+    def __init__(self, config: ServerConfig, log: Log, audit: Audit = NO_AUDIT) -> None:
         self._allowed_hosts = config.allowed_hosts
         self._log = log
+        self._audit = audit
 
     def arrive(self, method: str, headers: Headers) -> Visit:
         """A request is here. Whatever becomes of it, `depart` is called once."""
@@ -82,7 +85,11 @@ class Guard:
         return [*headers, own, *_OF_ALL_ANSWERS, *visit.headers]
 
     def depart(self, visit: Visit) -> None:
-        """It is over: one line in the log."""
+        """It is over: one line in the log, and one in the audit log if tokens were asked for."""
+        outcome = visit.outcome or ("unanswered" if visit.status is None else "ok")
+        duration_s = trio.current_time() - visit.arrived_s
+        if visit.model:
+            record_end(self._audit, visit, outcome, duration_s)
         tell = self._log.debug if visit.is_quiet else self._log.info
         tell(
             "request_done",
@@ -90,8 +97,8 @@ class Guard:
             method=visit.method if visit.method in _METHODS else "other",
             route=visit.route,
             status=visit.status,
-            outcome=visit.outcome or ("unanswered" if visit.status is None else "ok"),
-            duration_s=round(trio.current_time() - visit.arrived_s, 4),
+            outcome=outcome,
+            duration_s=round(duration_s, 4),
             **visit.facts,
         )
 

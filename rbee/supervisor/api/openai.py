@@ -12,6 +12,7 @@ from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.ids import new_answer_id
 from rbee.supervisor.api.asgi_reply import AsgiReply
+from rbee.supervisor.api.audited import record_start
 from rbee.supervisor.api.chat_body import read_chat
 from rbee.supervisor.api.chat_shape import ChatShape
 from rbee.supervisor.api.completion_body import read_completion
@@ -68,6 +69,8 @@ class GenerationRoute:
 
     def open(self, order: Order, limits: TimeLimits, visit: Visit, reply: Reply) -> Generation:
         """The generation of an order; `Generation.start` submits it."""
+        visit.model = order.model
+        record_start(self.surroundings.audit, visit, order)
         visit.facts.update(model=order.model, stream=order.is_streamed, choices=len(order.asks))
         answer_id = new_answer_id(self.id_prefix)
         shape = self.make_shape(answer_id, int(self.unix_clock()), order)

@@ -28,6 +28,7 @@ class Visit:
     correlation_id: str
     arrived_s: float  # on the clock of deadlines
     route: str = "none"  # the path as the table of routes has it, never as the client sent it
+    model: str = ""  # that is asked for tokens, once the request was read
     is_quiet: bool = False  # a probe that would fill the log
     status: int | None = None  # of the answer, once it has begun
     outcome: str = ""  # how it ended, where the status does not say it
