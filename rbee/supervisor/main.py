@@ -42,6 +42,7 @@ from rbee.supervisor.last_lines import LastLines
 from rbee.supervisor.launch import Launcher
 from rbee.supervisor.limits import limits_of
 from rbee.supervisor.operations import Operations
+from rbee.supervisor.overdue import Overdue
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.run_dir import RunDir, default_run_dir
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
@@ -55,6 +56,9 @@ LOOK_EVERY_S: Final = 0.05
 
 # What finished answers may still take to leave, once draining is over.
 FACES_CLOSE_S: Final = 6.0
+
+# What shutdown may take beside draining, the faces' closing and the ladder.
+OVERDUE_S: Final = 1.0
 
 SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -83,7 +87,9 @@ def serve(config: Config) -> int:
         for plan in plans
         if plan.welcome.model.engine == "exllamav2"
     }
+    shutdown_s_max = config.server.drain_s + FACES_CLOSE_S + config.worker.kill_after_s + OVERDUE_S
     with (
+        Overdue(shutdown_s_max, log) as overdue,
         open_audit(config.audit, place_in(_state_dir(config)), log) as audit,
         RunDir(run_path.absolute()) as run_dir,
         Instance(run_dir.path, own_places(), held, log, gpus) as instance,
@@ -94,7 +100,8 @@ def serve(config: Config) -> int:
         presence.config_loaded(config)
         code = ExitCode.SOFTWARE
         try:
-            outside = _Outside(links, instance, Bind(bind.host, _port(sockets)), audit, presence)
+            address = Bind(bind.host, _port(sockets))
+            outside = _Outside(links, instance, address, audit, presence, overdue)
             house = _build(config, plans, outside, log)
             _calm_collector()
             trio.run(_run, house, sockets, limits)
@@ -132,6 +139,7 @@ class _Outside:
     bind: Bind
     audit: Audit
     presence: Presence
+    overdue: Overdue
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +241,7 @@ async def _watch_signals(
                     "shutdown_begun", signal=name, open_requests=house.pool.open_requests
                 )
                 house.drain_asked.set()
+                house.outside.overdue.start()
 
 
 async def _announce(house: _House) -> None:
