@@ -107,14 +107,20 @@ def test_every_random_deed_is_found_at_the_first_entry_that_it_touched(
     good(place, keys)
 
 
-def rewrite(lines: list[bytes], index: int, key: bytes | None) -> list[bytes]:
-    """Change an entry, and make all hashes behind it fit, as somebody could who may write."""
+def rewrite(
+    lines: list[bytes],
+    index: int,
+    key: bytes | None,
+    old: bytes = b'"key-1"',
+    new: bytes = b'"key-2"',
+) -> list[bytes]:
+    """Change entries from one on, and make all hashes fit, as whoever may write can."""
     changed = lines[:index]
     before = read_line(lines[index - 1][:-1]).hash if index else "0" * 64  # type: ignore[union-attr]
     for raw in lines[index:]:
         line = read_line(raw[:-1])
         assert line is not None
-        body = line.body.replace(b'"subject":"key-1"', b'"subject":"key-2"')
+        body = line.body.replace(old, new)
         body = body.replace(line.entry.prev_hash.encode(), before.encode())
         before = hash_of(body)
         text = finish_line(body, before, key)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.specs.audit_steps import STEPS as AUDIT
+from tests.specs.audit_tamper_steps import STEPS as AUDIT_TAMPER
 from tests.specs.evidence_steps import STEPS as EVIDENCE
 from tests.specs.inference_steps import STEPS as INFERENCE
 from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
@@ -20,6 +22,8 @@ ALL._steps = {
     **EVIDENCE._steps,
     **RECOVERY._steps,
     **RESOURCES._steps,
+    **AUDIT._steps,
+    **AUDIT_TAMPER._steps,
 }
 SCENARIOS = load_scenarios()
 
