@@ -45,6 +45,9 @@ def test_header_is_read(tmp_path: Path) -> None:
     assert gguf.number("context_length", 0) == 300
     assert gguf.number("absent", 7) == 7
     assert gguf.file_bytes == path.stat().st_size
+    assert gguf.matrix_types == {0}
+    half = write_tiny_gguf(tmp_path / "half.gguf", has_half_matrices=True)
+    assert read_gguf(half).matrix_types == {1}  # the norms, which have one axis, stay as they are
     assert cell_bytes(gguf) == 2 * 2 * 32 * 2  # layers, keys and values, width, float16
 
 

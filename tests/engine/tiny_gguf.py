@@ -5,7 +5,7 @@ themselves: the rows of the end tokens in the output matrix are zero, and others
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ TEMPLATE = (
 )
 
 FloatArray = NDArray[np.float32]
+Tensor = NDArray[np.float32] | NDArray[np.float16]
 Value = int | float | bool | str | Sequence[str] | Sequence[int]
 
 
@@ -29,7 +30,12 @@ def vocabulary() -> list[str]:
 
 
 def write_tiny_gguf(
-    path: Path, *, seed: int = 0, context_length: int = 256, template: str | None = TEMPLATE
+    path: Path,
+    *,
+    seed: int = 0,
+    context_length: int = 256,
+    template: str | None = TEMPLATE,
+    has_half_matrices: bool = False,
 ) -> Path:
     tokens = vocabulary()
     metadata: dict[str, Value] = {
@@ -56,18 +62,22 @@ def write_tiny_gguf(
     }
     if template is not None:
         metadata["tokenizer.chat_template"] = template
-    path.write_bytes(encode(metadata, _weights(tokens, np.random.default_rng(seed))))
+    tensors: dict[str, Tensor] = dict(_weights(tokens, np.random.default_rng(seed)))
+    if has_half_matrices:
+        tensors = {n: t.astype(np.float16) if t.ndim == 2 else t for n, t in tensors.items()}
+    path.write_bytes(encode(metadata, tensors))
     return path
 
 
-def encode(metadata: dict[str, Value], tensors: dict[str, FloatArray]) -> bytes:
-    """A whole GGUF file, version 3, with 32-bit floats."""
+def encode(metadata: dict[str, Value], tensors: Mapping[str, Tensor]) -> bytes:
+    """A whole GGUF file, version 3, with floats of 32 and 16 bits."""
     head = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(metadata))]
     head += [_text(key) + _value(value) for key, value in metadata.items()]
     offset, bodies = 0, []
     for name, tensor in tensors.items():
         shape = tensor.shape[::-1]  # the format counts the fastest dimension first
-        entry = struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, 0, offset)
+        kind = int(tensor.dtype == np.float16)
+        entry = struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
         head.append(_text(name) + entry)
         body = _padded(tensor.tobytes())
         bodies.append(body)

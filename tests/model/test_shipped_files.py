@@ -7,6 +7,7 @@ from pathlib import Path
 from rbee.ask import Message
 from rbee.engine.chat import ChatTemplate
 from rbee.engine.llamacpp.gguf import read_gguf
+from rbee.engine.llamacpp.model import ROW_BY_ROW
 from rbee.supervisor.catalogue import BEE_TINY
 
 SHIPPED = BEE_TINY.parent
@@ -18,8 +19,15 @@ def read_json(name: str) -> dict[str, object]:
     return content
 
 
-def test_they_take_at_most_ten_megabytes() -> None:
-    assert sum(path.stat().st_size for path in SHIPPED.iterdir() if path.is_file()) <= 10_000_000
+def test_they_take_at_most_four_megabytes() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir() if path.is_file()) <= 4_000_000
+
+
+def test_all_matrices_are_of_the_type_that_is_computed_row_by_row() -> None:
+    gguf = read_gguf(BEE_TINY)
+    assert gguf.matrix_types == ROW_BY_ROW
+    assert gguf.metadata["general.file_type"] == 9  # mostly Q5_1
+    assert gguf.metadata["general.quantization_version"] == 2
 
 
 def test_weights_and_settings_name_the_same_end_of_turn() -> None:

@@ -1,6 +1,7 @@
 """Turns the shipped GGUF into a Hugging Face directory: no training, no torch.
 
-The GPU engines read such a directory. Needs `gguf`, `numpy` and `safetensors`.
+The GPU engines read such a directory. Its weights are the ones of the GGUF, rounded to F16. Needs
+`gguf`, `numpy` and `safetensors`.
 """
 
 import argparse
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+from gguf import quants
 from safetensors.numpy import save_file
 
 JSON_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -54,9 +56,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     }
     weights = {}
     for tensor in reader.tensors:
-        if tensor.tensor_type not in (gguf.GGMLQuantizationType.F16, gguf.GGMLQuantizationType.F32):
-            raise ValueError(f"{tensor.name}: expected F16 or F32, got {tensor.tensor_type.name}")
-        weight = np.array(tensor.data)
+        weight = quants.dequantize(tensor.data, tensor.tensor_type)
         part = tensor.name.split(".")[-2]
         if part in heads:
             weight = halve(weight, heads[part])

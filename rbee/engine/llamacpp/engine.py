@@ -239,8 +239,9 @@ class LlamaCppEngine:
         assert self._sequences is not None
         context = self._model.context
         has_prompts = any(running.due.prompt for running, _ in chunks)
-        # The output layer too adds up in another order for one row than for several.
-        wants_all = self._model.is_exact and not has_prompts
+        # What one row alone would be computed differently gets company: in the layers by a filler,
+        # in the output layer by the filler's row and all others.
+        wants_all = self._model.is_exact and not (self._model.is_row_by_row or has_prompts)
         parts: list[tuple[Sequence, list[int], bool]] = []
         for running, chunk in chunks:
             start = len(running.sequence.token_ids)
@@ -249,7 +250,7 @@ class LlamaCppEngine:
         fillers = self._sequences.fillers
         if self._model.is_exact:
             numbers = [running.sequence.number for running, _ in chunks]
-            fillers = [] if has_prompts else self._sequences.beside(numbers)
+            fillers = [] if has_prompts else self._sequences.beside(numbers, wants_pair=wants_all)
         filled = [*parts, *((filler, _FILLER, wants_all) for filler in fillers)]
         if fillers:
             filled.sort(key=lambda part: part[0].number)

@@ -52,6 +52,7 @@ class Gguf:
 
     metadata: dict[str, Scalar]  # single values; of arrays of numbers the largest one
     file_bytes: int  # of all shards
+    matrix_types: frozenset[int] = frozenset()  # ggml's numbers; of tensors of two and more axes
 
     def number(self, key: str, default: int) -> int:
         """An integer below the architecture's own prefix, as "llama.block_count"."""
@@ -65,11 +66,16 @@ def read_gguf(path: Path) -> Gguf:
     Raises:
       EngineError: not there, not GGUF, or shorter than its header says.
     """
-    metadata, size = _read_file(path)
-    shards = metadata.get("split.count", 0)
-    if isinstance(shards, int) and shards > 1:
-        size += sum(_read_file(shard)[1] for shard in _other_shards(path, shards))
-    return Gguf(metadata, size)
+    first = _read_file(path)
+    shards = first.metadata.get("split.count", 0)
+    if not isinstance(shards, int) or shards <= 1:
+        return first
+    all_shards = [first, *map(_read_file, _other_shards(path, shards))]
+    return Gguf(
+        first.metadata,
+        sum(shard.file_bytes for shard in all_shards),
+        frozenset().union(*(shard.matrix_types for shard in all_shards)),
+    )
 
 
 def _other_shards(path: Path, count: int) -> list[Path]:
@@ -79,14 +85,14 @@ def _other_shards(path: Path, count: int) -> list[Path]:
     return [path.with_name(f"{match[1]}-{i:05}-of-{count:05}.gguf") for i in range(2, count + 1)]
 
 
-def _read_file(path: Path) -> tuple[dict[str, Scalar], int]:
+def _read_file(path: Path) -> Gguf:
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             if size < 24:
                 raise _broken(path, f"has {size} bytes; a GGUF header has at least 24")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Reader(path, data, size).read(), size
+                return _Reader(path, data, size).read()
     except OSError as error:
         raise _broken(path, f"cannot be read: {error.strerror}") from error
 
@@ -97,8 +103,9 @@ class _Reader:
     def __init__(self, path: Path, data: mmap.mmap, size: int) -> None:
         self._path, self._data, self._size = path, data, size
         self._at = 0
+        self._matrix_types: set[int] = set()
 
-    def read(self) -> dict[str, Scalar]:
+    def read(self) -> Gguf:
         magic = self._take(4)
         if magic != MAGIC:
             raise _broken(self._path, f"is not a GGUF file: it begins with {magic!r}")
@@ -118,7 +125,7 @@ class _Reader:
                 self._path,
                 f"is cut off: its tensors need {start + max(ends)} bytes, it has {self._size}",
             )
-        return metadata
+        return Gguf(metadata, self._size, frozenset(self._matrix_types))
 
     def _key(self) -> tuple[str, Scalar]:
         name = self._string(NAME_BYTES_MAX)
@@ -161,6 +168,8 @@ class _Reader:
         values = math.prod(shape)
         if values == 0 or (shape and shape[0] % block_values):
             raise _broken(self._path, f"has a tensor of shape {shape} and type {kind}")
+        if rank > 1:
+            self._matrix_types.add(kind)
         return offset + values // block_values * block_bytes
 
     def _scalar(self, kind: int) -> Scalar:

@@ -36,6 +36,12 @@ SCORES_BYTES_MAX: Final = 256 << 20
 # before and beside it, and wherever it goes on (`batch.plan_exact`). An answer that is resumed is
 # computed again token by token then, which would take a larger model minutes.
 EXACT_BYTES_MAX: Final = 256 << 20
+
+# Types of matrices (ggml's numbers) of which llama.cpp computes each row of a batch by itself, with
+# the same kernel for any number of rows. Others have a second one for several rows, which adds up
+# in another order. Held by a test for 1 to 16 rows. Q4_1 passes here as well, but not everywhere:
+# on ARM it has a kernel for two rows. Q2_K, Q3_K, Q5_K and Q6_K differ from 8 rows on.
+ROW_BY_ROW: Final = frozenset({7})  # Q5_1
 _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
@@ -62,6 +68,7 @@ class LoadedModel:
     description: str
     can_share: bool  # sequences can be cut and copied: no recurrent state
     is_exact: bool  # see `EXACT_BYTES_MAX`
+    is_row_by_row: bool  # see `ROW_BY_ROW`
 
     def close(self) -> None:
         self.context.close()
@@ -104,6 +111,7 @@ def load_model(spec: LoadSpec, abort: AbortFlag, progress: Progress) -> LoadedMo
     return LoadedModel(
         library, pointer, context, tokenizer, plan, threads, description, can_share,
         is_exact=can_share and gguf.file_bytes <= EXACT_BYTES_MAX,
+        is_row_by_row=gguf.matrix_types <= ROW_BY_ROW,
     )  # fmt: skip
 
 

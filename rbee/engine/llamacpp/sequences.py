@@ -94,10 +94,14 @@ class Sequences:
         """The sequences in the gaps between those that are taken."""
         return self._fillers
 
-    def beside(self, numbers: Items[int]) -> list[Sequence]:
-        """The sequences between these, or a neighbour of one alone; others may have them."""
+    def beside(self, numbers: Items[int], *, wants_pair: bool) -> list[Sequence]:
+        """The sequences between these, whoever has them.
+
+        Args:
+          wants_pair: of one alone a neighbour.
+        """
         first, last = min(numbers), max(numbers)
-        if first == last and len(self._all) > 1:
+        if wants_pair and first == last and len(self._all) > 1:
             first, last = (first, first + 1) if first + 1 < len(self._all) else (first - 1, first)
         return [self._all[each] for each in range(first, last + 1) if each not in numbers]
 
