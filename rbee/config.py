@@ -31,7 +31,7 @@ class ServerConfig(Section, frozen=True):
 
     bind: str = "127.0.0.1:7233"  # 7233 spells rbee; [::1]:7233 for IPv6
     run_dir: str = ""  # "": $XDG_RUNTIME_DIR/rbee, else /run/rbee for root, else /tmp/rbee-UID
-    state_dir: str = ""  # for crash reports; "": $STATE_DIRECTORY, else see docs/recovery.md
+    state_dir: str = ""  # crash reports, audit log; "": $STATE_DIRECTORY, else see the docs
     allowed_hosts: tuple[str, ...] = ()  # Host names taken beside loopback names
     lane: bool = True  # the hot routes past hypercorn; off: every request goes through it
     body_bytes_max: Annotated[int, Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
