@@ -120,9 +120,7 @@ def build_app() -> App:
     group.command(crashes.list_crashes, name="list")
     group.command(crashes.show)
     app.command(group)
-    group = App(
-        name="audit", help="Verify or read the audit log.", help_epilogue=_AUDIT_EXAMPLES
-    )
+    group = App(name="audit", help="Verify or read the audit log.", help_epilogue=_AUDIT_EXAMPLES)
     group.command(audit.verify)
     group.command(audit.tail)
     group.command(audit.export)
