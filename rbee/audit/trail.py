@@ -120,7 +120,7 @@ class Trail:
                 if reason := self._rotation_due():
                     self._rotate(reason)
                 self._write([*self._first, *notes])
-                self._first = []
+                self._first, self._fresh = [], ""  # the file takes what is written
         except OSError as error:
             if error.errno in _FRESH_FILE_MAY_HELP and self._head is not None:
                 self._fresh = f"the file before cannot be written: {error.strerror}"
@@ -244,11 +244,11 @@ class Trail:
         The first entry that there must be moves on by this alone: who else takes files away is
         found out.
         """
-        known = self._read_anchor() or GENESIS_ANCHOR
-        files = log_files(self.folder)
-        old = files[: -self._config.files_max]
+        known, files = self._read_anchor(), log_files(self.folder)
+        if known is None:  # at the very begin, or after damage that was told
+            known = GENESIS_ANCHOR if not files else Anchor(0, "", first_seq_of(files[0]))
         first_seq = known.first_seq
-        if old:
+        if old := files[: -self._config.files_max]:
             first_seq = max(first_seq, first_seq_of(files[len(old)]))
         anchor = Anchor(head.seq, head.hash, first_seq)
         write_anchor(self._disk, self._anchor_path, sealed(anchor, self._key))

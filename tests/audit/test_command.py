@@ -1,6 +1,9 @@
 """`rbee audit`: what it prints, and how it ends."""
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from rbee.audit.chain import SEAL_PURPOSE
 from rbee.audit.files import log_files
 from rbee.audit.place import Place
 from rbee.secret_files import Secret, derive_key
-from tests.audit.log import KEY, entries, raw_lines, write_log
+from tests.audit.log import KEY, SMALL, entries, raw_lines, write_log
 
 Captured = pytest.CaptureFixture[str]
 
@@ -148,3 +151,21 @@ def test_export_says_what_it_left_out(capsys: Captured, tmp_path: Path) -> None:
     code, out, err = run(capsys, "export", place.folder)
     assert (code, len(out.splitlines())) == (1, 1)
     assert "1 lines are no entries" in err
+
+
+def test_tail_follows_from_file_to_file_until_it_is_interrupted(tmp_path: Path) -> None:
+    place = write_log(tmp_path, 5, SMALL)
+    words = [sys.executable, "-m", "rbee", "audit", "tail", str(place.folder), "-f", "-n", "2"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        first = [process.stdout.readline().split()[1] for _ in range(2)]
+        assert first == ["4", "5"]
+        write_log(tmp_path, 15, SMALL)  # goes on in a second file
+        assert len(log_files(place.folder)) == 2
+        rest = [int(process.stdout.readline().split()[1]) for _ in range(16)]
+        assert rest == list(range(6, 22))
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        process.stdout.close()

@@ -183,6 +183,16 @@ def test_damage_is_told_and_does_not_stop_the_log(tmp_path: Path, what: str) -> 
         assert verify(place, accepted=[flaw.seq]).flaw is None
 
 
+def test_an_anchor_that_was_lost_begins_with_the_oldest_file_that_is_left(tmp_path: Path) -> None:
+    place = write_log(tmp_path, 60, SMALL)
+    place.anchor.unlink()
+    write_log(tmp_path, 2, SMALL)
+    flaw = verify(place).flaw
+    assert flaw is not None
+    assert flaw.kind is FlawKind.DAMAGED
+    assert verify(place, accepted=[flaw.seq]).flaw is None
+
+
 def test_a_log_that_is_cut_while_it_is_written_goes_on_and_tells(tmp_path: Path) -> None:
     trail = trail_in(tmp_path)
     trail.append(notes(1, 2, 3))
