@@ -21,14 +21,10 @@ from typing import Final
 
 from processes import HOST, START_TIMEOUT_S, JsonLines, Running, ServerError, children, process
 
-from rbee.config import ServerConfig
-
 HERE: Final = Path(__file__).parent
 BASELINE: Final = HERE / "baseline" / "server.py"
 MOSEC_PEER: Final = HERE / "mosec_peer" / "server.py"
 MOSEC_PYTHON: Final = HERE.parent / "build" / "peers" / "bin" / "python"
-
-HAS_LANE: Final = "lane" in ServerConfig.__struct_fields__
 
 # mosec gathers the streams of a batch; those of a ramp that takes longer wait for the next batch.
 MOSEC_GATHER_S: Final = 30.0
@@ -71,10 +67,9 @@ def rbee(config: str) -> Iterator[Running]:
 def rbee_counting(counting: Counting, *, lane: bool) -> AbstractContextManager[Running]:
     # Room for all streams at once, also when they are split unevenly over the workers.
     batch_size = counting.streams * 6 // (5 * counting.workers) + 8
-    switch = f"lane = {str(lane).lower()}" if HAS_LANE else ""
     return rbee(f"""
 [server]
-{switch}
+lane = {str(lane).lower()}
 queue_requests_max = {counting.streams}
 [restart]
 delay_s_min = {counting.restart_delay_s}
@@ -90,10 +85,10 @@ tokens_per_s = {counting.tokens_per_s}
 
 
 @contextlib.contextmanager
-def uvicorn(counting: Counting) -> Iterator[Running]:
+def uvicorn(counting: Counting, *options: str) -> Iterator[Running]:
     """The server of `baseline`, ready with all its workers."""
     command = [sys.executable, str(BASELINE), "--workers", str(counting.workers)]
-    command += ["--tokens-per-s", str(counting.tokens_per_s)]
+    command += ["--tokens-per-s", str(counting.tokens_per_s), *options]
     with process(command, stdout=subprocess.PIPE) as started:
         ready = JsonLines(started.stdout).wait("port")
         yield Running(ready["port"], (started.pid,), tuple(ready["workers"]))
@@ -174,6 +169,7 @@ STARTS: Final[Mapping[str, Start]] = {
     "rbee": lambda counting: rbee_counting(counting, lane=True),
     "rbee-no-lane": lambda counting: rbee_counting(counting, lane=False),
     "uvicorn": uvicorn,
+    "uvicorn-per-token": lambda counting: uvicorn(counting, "--message-per-token"),
     "mosec": mosec,
 }
 
@@ -181,7 +177,8 @@ STARTS: Final[Mapping[str, Start]] = {
 def add_servers(parser: argparse.ArgumentParser, known: tuple[str, ...] = tuple(STARTS)) -> None:
     """The option that names servers; by default it is all that can run here."""
     has_mosec = MOSEC_PYTHON.exists()
-    able = [name for name in known if name != "mosec" or has_mosec]
+    left_out = () if has_mosec else ("mosec",)
+    able = [name for name in known if name not in (*left_out, "uvicorn-per-token")]
     parser.add_argument("--servers", nargs="+", choices=known, default=able)
     if not has_mosec and "mosec" in known:
         parser.epilog = "mosec is not installed, and left out; `make bench-peers` installs it."

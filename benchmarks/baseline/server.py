@@ -57,13 +57,13 @@ _body_decoder: Final = msgspec.json.Decoder(_Body)
 class Worker:
     """One worker process and the requests that are on it."""
 
-    def __init__(self, number: int, directory: str, tokens_per_s: float) -> None:
+    def __init__(self, number: int, directory: str, options: list[str]) -> None:
         address = f"ipc://{directory}/{number}"
         self._link = zmq.asyncio.Context.instance().socket(zmq.DEALER)
         self._link.setsockopt(zmq.LINGER, 0)
         self._link.setsockopt(zmq.RCVHWM, 8)
         self._link.bind(address)
-        command = [sys.executable, str(WORKER), address, "--tokens-per-s", str(tokens_per_s)]
+        command = [sys.executable, str(WORKER), address, *options]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE)
         self.open: dict[int, asyncio.Queue[Delta]] = {}
 
@@ -172,7 +172,7 @@ def _completion(request_id: int, body: _Body, text: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-async def serve(workers_count: int, tokens_per_s: float) -> None:
+async def serve(workers_count: int, worker_options: list[str]) -> None:
     """Serve until SIGTERM. Prints one line of JSON when it is ready."""
     # A line for each write to a client that has hung up would cost more than the write.
     logging.getLogger("asyncio").setLevel(logging.ERROR)
@@ -185,7 +185,7 @@ async def serve(workers_count: int, tokens_per_s: float) -> None:
     sock.bind(("127.0.0.1", 0))
     sock.listen(2048)  # before it is announced; uvicorn takes it over
     with tempfile.TemporaryDirectory(prefix="baseline-") as directory:
-        workers = [Worker(i, directory, tokens_per_s) for i in range(workers_count)]
+        workers = [Worker(i, directory, worker_options) for i in range(workers_count)]
         try:
             for worker in workers:
                 await worker.wait_ready()
@@ -223,8 +223,11 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--tokens-per-s", type=float, default=20.0)
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop, not plain asyncio")
+    parser.add_argument("--message-per-token", action="store_true", help="from the workers")
     arguments = parser.parse_args()
+    options = ["--tokens-per-s", str(arguments.tokens_per_s)]
+    options += ["--message-per-token"] if arguments.message_per_token else []
     uvloop = importlib.import_module("uvloop") if arguments.uvloop else None
     loop_factory = uvloop.new_event_loop if uvloop is not None else None
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(serve(arguments.workers, arguments.tokens_per_s))
+        runner.run(serve(arguments.workers, options))

@@ -1,4 +1,5 @@
-"""A worker of the baseline: a steady pace, one message per step with the deltas of all streams.
+"""A worker of the baseline: a steady pace, one message per step with the deltas of all streams,
+or one per token, which is what comes of a task for each stream.
 
 It keeps the pace as rbee's synthetic engine does: all streams tick together, requests join
 between two steps and have their first token at once, and after a delay the next steps come
@@ -20,7 +21,7 @@ MESSAGES_MAX: Final = 8  # steps that a slow supervisor may be behind
 _decoder: Final = msgspec.msgpack.Decoder(Generate | Cancel)
 
 
-def work(address: str, tokens_per_s: float) -> None:
+def work(address: str, tokens_per_s: float, *, message_per_token: bool) -> None:
     """Generate until standard input ends, which it does with the supervisor."""
     context = zmq.Context()
     link = context.socket(zmq.DEALER)
@@ -33,6 +34,11 @@ def work(address: str, tokens_per_s: float) -> None:
     running: dict[int, list[int]] = {}  # request -> next number, tokens_max
     period_s, tick_s = 1 / tokens_per_s, time.monotonic()
     link.send(b"ready")
+
+    def tell(deltas: list[Delta]) -> None:
+        for each in [[delta] for delta in deltas] if message_per_token else [deltas]:
+            link.send(encoder.encode(each))
+
     while True:
         readable = dict(poller.poll(0 if running else None))
         if 0 in readable and not os.read(0, 1):
@@ -41,12 +47,12 @@ def work(address: str, tokens_per_s: float) -> None:
             if not running:
                 tick_s = max(tick_s, time.monotonic() + period_s)
             if begun := _obey(link, running):
-                link.send(encoder.encode(_step(running, begun)))
+                tell(_step(running, begun))
         if running:  # what comes in during a step is seen after it, as an engine would
             time.sleep(max(0.0, tick_s - time.monotonic()))
             now_s = time.monotonic()
             tick_s = max(tick_s + period_s, now_s - CATCH_UP_S)
-            link.send(encoder.encode(_step(running, list(running))))
+            tell(_step(running, list(running)))
 
 
 def _obey(link: "zmq.Socket[bytes]", running: dict[int, list[int]]) -> list[int]:
@@ -81,5 +87,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("address")
     parser.add_argument("--tokens-per-s", type=float, required=True)
+    parser.add_argument("--message-per-token", action="store_true")
     arguments = parser.parse_args()
-    work(arguments.address, arguments.tokens_per_s)
+    work(
+        arguments.address,
+        arguments.tokens_per_s,
+        message_per_token=arguments.message_per_token,
+    )
