@@ -7,7 +7,7 @@ import errno
 import functools
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -43,21 +43,25 @@ class Instance:
     Args:
       limits: of each worker, by worker id.
       gpus: of each worker that uses one: which.
+      mend_run_dir: makes the run directory again if it was deleted, and says whether it was.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is one thing that it takes away again
         self,
         run_dir: Path,
         places: Sequence[Place],
         limits: Mapping[str, Limits],
         log: Log,
         gpus: Mapping[str, int] | None = None,
+        *,
+        mend_run_dir: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name: Final = secrets.token_hex(INSTANCE_BYTES)
         self.run_dir: Final = run_dir
         self.adopted: Final = Adopted()
         self._limits = limits
         self._gpus = gpus or {}
+        self._mend_run_dir = mend_run_dir
         self._quarantine = GpuQuarantine()
         self._log = log
         self._ground = Ground(self.name, places)
@@ -101,11 +105,12 @@ class Instance:
 
         Raises:
           OSError: its cgroup cannot be made, or not with the limits that it is to have; or its
-            GPU is in quarantine.
+            GPU is in quarantine; or the run directory was deleted and cannot be made again.
         """
         gpu = self._gpus.get(worker_id)
         if gpu is not None and (problem := self._quarantine.problem(gpu)):
             raise OSError(errno.EBUSY, problem)
+        self._see_to_run_dir()
         spawn, limits = new_spawn(), self._limits[worker_id]
         about = WorkerRecord(self.name, self._where, worker_id, spawn, 0, 0)
         return Custody(
@@ -116,6 +121,17 @@ class Instance:
             WorkerNotes(self.run_dir, about),
             functools.partial(self._keep_off, worker_id),
         )
+
+    def _see_to_run_dir(self) -> None:
+        """Raises: OSError: it is gone, and cannot be had again."""
+        try:
+            was_gone = self._mend_run_dir()
+        except RunDirError as error:
+            raise OSError(errno.ENOTDIR, str(error)) from error
+        if was_gone:
+            # The records of workers that run now are lost; their cgroup or mark still tells them.
+            write_record(self.run_dir, self._record)
+            self._log.warning("run_dir_mended", run_dir=str(self.run_dir))
 
     def _keep_off(self, worker_id: str, survivors: list[Identity]) -> None:
         gpu = self._gpus.get(worker_id)

@@ -92,7 +92,9 @@ def serve(config: Config) -> int:
         Overdue(shutdown_s_max, log) as overdue,
         open_audit(config.audit, place_in(_state_dir(config)), log) as audit,
         RunDir(run_path.absolute()) as run_dir,
-        Instance(run_dir.path, own_places(), held, log, gpus) as instance,
+        Instance(
+            run_dir.path, own_places(), held, log, gpus, mend_run_dir=run_dir.mend
+        ) as instance,
     ):
         sockets = bind_sockets(bind.host, bind.port, limits.backlog)
         links = LinkFactory(run_dir.path)

@@ -38,6 +38,32 @@ class RunDir:
         self._lock_fd = -1
 
     def __enter__(self) -> "RunDir":
+        self._make()
+        return self
+
+    def mend(self) -> bool:
+        """Make it again, and hold it, if somebody has deleted it or what is in it.
+
+        Returns:
+          Whether that was so.
+
+        Raises:
+          RunDirError: as for the first time; also when another supervisor has taken its place.
+        """
+        if self._is_held():
+            return False
+        self._unlock()
+        self._make()
+        return True
+
+    def _is_held(self) -> bool:
+        try:
+            found = (self.path / LOCK_NAME).stat()
+        except OSError:
+            return False
+        return self._lock_fd >= 0 and os.path.samestat(os.fstat(self._lock_fd), found)
+
+    def _make(self) -> None:
         path = self.path
         longest = SOCKET_PATH_BYTES_MAX - SOCKET_NAME_BYTES_MAX - 1
         if len(bytes(path)) > longest:
@@ -60,7 +86,6 @@ class RunDir:
         except OSError as error:  # a full disk, a file system without locks
             self._unlock()
             raise RunDirError(f"run_dir {path} cannot be used: {error.strerror}") from error
-        return self
 
     def __exit__(
         self,

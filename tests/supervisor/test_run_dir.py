@@ -69,3 +69,24 @@ def test_the_default_is_in_the_sessions_runtime_directory(
     assert default_run_dir() == Path("/run/user/1000/rbee")
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     assert default_run_dir() in (Path("/run/rbee"), Path(f"/tmp/rbee-{os.geteuid()}"))
+
+
+def test_one_that_was_deleted_is_made_again_and_held(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with RunDir(path) as run_dir:
+        assert not run_dir.mend()
+        (path / "lock").unlink()
+        path.rmdir()
+        assert run_dir.mend()
+        assert path.stat().st_mode & 0o777 == 0o700
+        with pytest.raises(RunDirError, match=f"pid {os.getpid()}"):
+            RunDir(path).__enter__()
+    assert not path.exists()
+
+
+def test_one_that_another_has_made_again_is_not_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    with RunDir(path) as run_dir:
+        (path / "lock").unlink()
+        with RunDir(path), pytest.raises(RunDirError, match="is held by another"):
+            run_dir.mend()
