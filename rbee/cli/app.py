@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from rbee import __version__
-from rbee.cli import audit, chat, configuration, crashes, doctor, serve, status, version, workers
+from rbee.cli import (
+    audit,
+    chaos,
+    chat,
+    configuration,
+    crashes,
+    doctor,
+    serve,
+    status,
+    version,
+    workers,
+)
 from rbee.cli.endings import ReaderGoneError, UsageError
 from rbee.cli.terminal import is_terminal, printable
 
@@ -87,6 +98,17 @@ Examples:
 """
 
 
+_CHAOS_EXAMPLES = """\
+Exit codes: 0 all passed, 1 something failed.
+
+Examples:
+  rbee chaos --list
+  rbee chaos --quick
+  rbee chaos --scenario worker-stopped --seeds 5
+  rbee chaos --seeds 5 --json > chaos.jsonl
+"""
+
+
 def build_app() -> App:
     """The whole command line."""
     app = App(
@@ -105,6 +127,7 @@ def build_app() -> App:
     app.command(chat.chat, help_epilogue=_CHAT_EXAMPLES)
     app.command(status.status, help_epilogue=_STATUS_EXAMPLES)
     app.command(doctor.doctor, help_epilogue=_DOCTOR_EXAMPLES)
+    app.command(chaos.chaos, help_epilogue=_CHAOS_EXAMPLES)
     app.command(version.version, help_epilogue="")
     group = App(
         name="workers",

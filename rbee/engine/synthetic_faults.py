@@ -31,7 +31,7 @@ Waste = Literal["hog_memory", "fork_bomb", "leak_descriptors", "chatter"]
 _MUTEX_BYTES: Final = 256  # more than a pthread_mutex_t has on any platform
 _SLEEP_S: Final = 3600.0
 _CHILDREN_MAX: Final = 300  # where nothing limits it
-_CHATTER_LINES: Final = 2000
+_CHATTER_LINES: Final = 10_000
 _CHATTER_BYTES: Final = 256 * 1024
 _HOG_PIECE_BYTES: Final = 16 * 1024 * 1024
 
@@ -60,6 +60,7 @@ class Faults:
         self.link_fault: LinkFault | None = None
         self._children: list[subprocess.Popen[bytes]] = []
         self._descriptors: list[int] = []
+        self._has_chattered = False
 
     def begin_load(self) -> None:
         """What goes wrong as loading begins. Called by the process's main thread.
@@ -142,7 +143,7 @@ class Faults:
             case "leak_descriptors":
                 self._leak()
             case "chatter":
-                _chatter()
+                self._chatter()
 
     def end_step(self) -> None:
         """A step was done for the jobs in the batch."""
@@ -166,6 +167,13 @@ class Faults:
             while True:
                 self._descriptors.append(os.open(os.devnull, os.O_RDONLY))
 
+    def _chatter(self) -> None:
+        """Say more than any pipe holds, once: in lines, and in one too long for any log."""
+        if not self._has_chattered:
+            self._has_chattered = True
+            os.write(2, b"the synthetic engine says much \n" * _CHATTER_LINES)
+            os.write(1, b"x" * _CHATTER_BYTES)
+
     def _hang(self) -> NoReturn:
         while True:
             self._sleep(_SLEEP_S)
@@ -179,13 +187,6 @@ class Faults:
 
 class PanicError(BaseException):
     """No Exception, as the panics of libraries in Rust are none."""
-
-
-def _chatter() -> None:
-    """Say more than any pipe holds, in lines and in one that is too long for any log."""
-    line = b"the synthetic engine says much " * 4 + b"\n"
-    os.write(2, line * _CHATTER_LINES)
-    os.write(1, b"x" * _CHATTER_BYTES)
 
 
 def _spin_with_gil() -> NoReturn:

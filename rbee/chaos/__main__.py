@@ -1,0 +1,33 @@
+"""``python -m rbee.chaos SCENARIO SEED FOLDER``: one drill; its findings on stdout, as JSON."""
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from rbee.chaos.catalogue import SCENARIOS
+from rbee.chaos.drill import run_drill
+from rbee.chaos.preparations import keep_mounts_private
+from rbee.chaos.processes import adopt_orphans
+
+_EXIT_USAGE: Final = 64
+
+
+def main(arguments: list[str]) -> int:
+    """Run one drill."""
+    if len(arguments) != 3 or arguments[0] not in SCENARIOS or not arguments[1].isdecimal():
+        print("rbee.chaos is started by `rbee chaos`", file=sys.stderr)  # noqa: T201
+        return _EXIT_USAGE
+    scenario = SCENARIOS[arguments[0]]
+    adopt_orphans()
+    if scenario.setting.small_disk:
+        keep_mounts_private()
+    report = trio.run(run_drill, scenario, int(arguments[1]), Path(arguments[2]))
+    sys.stdout.buffer.write(msgspec.json.encode(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,131 @@
+"""A campaign: many drills, some at a time, each in a process of its own."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from rbee.chaos.drill import Report
+from rbee.chaos.processes import adopt_orphans, end_children
+from rbee.chaos.scenario import Absent, Scenario
+
+# A drill ends by itself within its scenario's limit and what its end takes.
+END_MORE_S: Final = 60.0
+
+_PIDS_CGROUP: Final = Path("/sys/fs/cgroup/pids")
+_LAST_WORDS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """One to be held."""
+
+    scenario: Scenario
+    seed: int
+
+
+def plan(scenarios: Iterable[Scenario], seeds: int, rounds: int) -> list[Drill]:
+    """Each scenario with each seed, once in each round; no seed comes twice.
+
+    Those that take the whole machine stand last: they are held alone.
+    """
+    drills = [
+        Drill(scenario, number * seeds + seed)
+        for number in range(rounds)
+        for scenario in scenarios
+        for seed in range(1, seeds + 1)
+    ]
+    return sorted(drills, key=lambda drill: drill.scenario.is_alone)
+
+
+def split_by_needs(scenarios: Iterable[Scenario]) -> tuple[list[Scenario], list[Absent]]:
+    """Those that can be put to a server on this machine, and the others with the reason."""
+    possible, others = [], []
+    is_root = os.geteuid() == 0
+    has_pids = (_PIDS_CGROUP / "cgroup.procs").exists()
+    for scenario in scenarios:
+        if "root" in scenario.needs and not is_root:
+            others.append(Absent(scenario.name, "not on this machine: needs root"))
+        elif "cgroup v1" in scenario.needs and not has_pids:
+            others.append(Absent(scenario.name, "not on this machine: needs cgroup version 1"))
+        else:
+            possible.append(scenario)
+    return possible, others
+
+
+def hold(drills: Sequence[Drill], jobs: int, tell: Callable[[Report, Path], None]) -> bool:
+    """Hold them, up to ``jobs`` at a time.
+
+    Args:
+      tell: hears of each as it is over, and where its server's log is, if it failed.
+    Returns:
+      Whether all passed.
+    """
+    adopt_orphans()
+    folder = Path(tempfile.mkdtemp(prefix="rbee-chaos-"))
+    try:
+        return trio.run(_hold_all, drills, jobs, folder, tell)
+    finally:
+        end_children()
+        with contextlib.suppress(OSError):  # the logs of failed drills stay
+            folder.rmdir()
+
+
+async def _hold_all(
+    drills: Sequence[Drill], jobs: int, folder: Path, tell: Callable[[Report, Path], None]
+) -> bool:
+    outcomes: list[bool] = []
+    places = trio.CapacityLimiter(jobs)
+
+    async def hold_one(drill: Drill) -> None:
+        async with places:
+            own = folder / f"{drill.scenario.name}-{drill.seed}"
+            own.mkdir()
+            report = await _in_process(drill, own)
+            if report.passed:
+                shutil.rmtree(own)
+            tell(report, own)
+            outcomes.append(report.passed)
+
+    async with trio.open_nursery() as nursery:
+        for drill in drills:
+            if not drill.scenario.is_alone:
+                nursery.start_soon(hold_one, drill)
+    for drill in drills:
+        if drill.scenario.is_alone:
+            await hold_one(drill)
+    return all(outcomes)
+
+
+async def _in_process(drill: Drill, folder: Path) -> Report:
+    """Hold one; a drill that breaks is one that failed."""
+    command = [sys.executable, "-m", "rbee.chaos", drill.scenario.name, str(drill.seed)]
+    with trio.move_on_after(drill.scenario.limit_s + END_MORE_S):
+        done = await trio.run_process(
+            [*command, str(folder)],
+            capture_stdout=True,
+            capture_stderr=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            start_new_session=True,
+        )
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=Report)
+        told = done.stderr.decode("utf-8", "replace")[-_LAST_WORDS:]
+        return _broken(drill, f"the drill broke with code {done.returncode}: {told}")
+    return _broken(drill, "the drill did not come to its end")
+
+
+def _broken(drill: Drill, problem: str) -> Report:
+    return Report(
+        scenario=drill.scenario.name, seed=drill.seed, passed=False, problems=[problem],
+    )  # fmt: skip

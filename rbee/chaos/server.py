@@ -1,0 +1,272 @@
+"""The `rbee serve` that is put to the test: started, read and asked as by its operator."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import httpx2
+import trio
+
+from rbee.errors import RbeeError
+
+START_TIMEOUT_S: Final = 60.0
+ASK_TIMEOUT_S: Final = 10.0
+
+# What is kept of the log; a server that says more has a fault of its own.
+EVENTS_MAX: Final = 100_000
+
+_CONFIG: Final = """\
+[server]
+bind = "127.0.0.1:0"
+run_dir = "{run_dir}"
+state_dir = "{state_dir}"
+drain_s = 6
+{setting.server}
+[worker]
+beat_s = 1
+step_stall_s = 3
+step_stall_s_min = 3
+{setting.worker}
+[restart]
+{setting.restart}
+[[model]]
+ref = "{setting.engine}"
+name = "first"
+slots = {setting.slots}
+{setting.model}
+[model.synthetic]
+tokens_per_s = {setting.tokens_per_s}
+{setting.synthetic}
+"""
+_SECOND: Final = """
+[[model]]
+name = "second"
+{second}
+"""
+
+
+class DrillError(RbeeError):
+    """The drill did not go as it must: the server's fault, or the drill could not be held."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """The configuration of the server, as lines of its TOML sections."""
+
+    slots: int = 2
+    engine: Literal["synthetic", "bee-tiny"] = "synthetic"
+    tokens_per_s: float = 100.0  # of the synthetic engine
+    server: str = ""
+    worker: str = ""
+    restart: str = ""
+    model: str = ""
+    synthetic: str = ""
+    second: str = ""  # lines of a second [[model]], "second"; {folder} is where `prepare` writes
+    prepare: Callable[[Path], None] | None = None  # what must lie there before it starts
+    small_disk: Literal["", "run", "state"] = ""  # which directory lies on one
+
+    def as_toml(self, folder: Path, run_dir: Path, state_dir: Path) -> str:
+        text = _CONFIG.format(setting=self, run_dir=run_dir, state_dir=state_dir)
+        if not self.second:
+            return text
+        return text + _SECOND.format(second=self.second.replace("{folder}", str(folder)))
+
+
+class Server:
+    """A running `rbee serve`.
+
+    Args:
+      folder: for its configuration and its log.
+      short: for its run and state directories; the path of a socket may not be long.
+    """
+
+    def __init__(self, folder: Path, short: Path, setting: Setting) -> None:
+        self.run_dir: Final = short / "run-disk" / "run"
+        self.state_dir: Final = short / "state-disk" / "state"
+        self.url = ""
+        self.events: list[dict[str, Any]] = []
+        self._may_read = trio.Event()
+        self._may_read.set()
+        self._folder = folder
+        self._setting = setting
+        self._changed = trio.Event()
+        self._process: trio.Process | None = None
+        self._client = httpx2.AsyncClient(timeout=ASK_TIMEOUT_S, trust_env=False)
+
+    @property
+    def pid(self) -> int:
+        return self._running.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; minus the signal's number where one ended it."""
+        return self._running.returncode
+
+    @property
+    def setting(self) -> Setting:
+        return self._setting
+
+    @property
+    def _running(self) -> trio.Process:
+        assert self._process is not None, "the server was not started"
+        return self._process
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start it and read its log to the end. Cancelling kills and reaps it.
+
+        Reports through ``task_status`` as soon as the process is there.
+        """
+        path = self._folder / "rbee.toml"
+        path.write_text(self._setting.as_toml(self._folder, self.run_dir, self.state_dir))
+        command = [sys.executable, "-m", "rbee", "serve", "--config", str(path)]
+        self._process = await trio.lowlevel.open_process(
+            [*command, "--log-format", "json"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._read_log)
+                task_status.started()
+                await self._process.wait()
+                self._tell_changed()
+        finally:
+            if self._process.returncode is None:
+                self._process.kill()
+                with trio.CancelScope(shield=True):
+                    await self._process.wait()
+            with trio.CancelScope(shield=True):
+                await self._client.aclose()
+
+    async def wait_listening(self) -> None:
+        event = await self.wait_event("supervisor_started")
+        self.url = event["url"]
+
+    async def wait_event(self, name: str, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
+        """The first event of that name, whether it has come already or not.
+
+        Raises:
+          DrillError: it did not come.
+        """
+        with trio.move_on_after(timeout_s):
+            while True:
+                found = next((each for each in self.events if each["event"] == name), None)
+                if found is not None:
+                    return found
+                if self.exit_code is not None:
+                    raise DrillError(f"the server ended ({self.exit_code}) without {name!r}")
+                await self._changed.wait()
+        raise DrillError(f"the server did not log {name!r} within {timeout_s:g} s")
+
+    async def wait_ended(self, timeout_s: float) -> None:
+        """Raises: DrillError: it runs on."""
+        with trio.move_on_after(timeout_s):
+            await self._running.wait()
+            return
+        raise DrillError(f"the server did not end within {timeout_s:g} s")
+
+    def count(self, name: str) -> int:
+        """How many events of that name there were."""
+        return sum(1 for event in self.events if event["event"] == name)
+
+    @property
+    def errors(self) -> Counter[str]:
+        """Events at level error, and lines that are no events, by name."""
+        return Counter(event["event"] for event in self.events if event.get("level") == "error")
+
+    def signal(self, number: signal.Signals) -> None:
+        self._running.send_signal(number)
+
+    def stall_log(self) -> None:
+        """Stand still as the reader of its stderr, of which the pipe takes little."""
+        assert isinstance(self._running.stderr, trio.lowlevel.FdStream)
+        with contextlib.suppress(OSError):  # it holds more at the moment: it is small enough
+            fcntl.fcntl(self._running.stderr.fileno(), fcntl.F_SETPIPE_SZ, 4096)
+        self._may_read = trio.Event()
+
+    def go_on_reading(self) -> None:
+        self._may_read.set()
+
+    async def close_log(self) -> None:
+        """Go away as the reader of its stderr."""
+        assert self._running.stderr is not None
+        await self._running.stderr.aclose()
+
+    async def get(self, path: str, timeout_s: float = ASK_TIMEOUT_S) -> httpx2.Response:
+        """Raises: httpx2.HTTPError."""
+        return await self._client.get(self.url + path, timeout=timeout_s)
+
+    async def workers(self) -> list[dict[str, Any]]:
+        """All slots, as operators see them.
+
+        Raises:
+          DrillError: the server does not answer, or not within `ASK_TIMEOUT_S`.
+        """
+        try:
+            answer = await self.get("/v1/rbee/workers")
+            found: list[dict[str, Any]] = answer.raise_for_status().json()["workers"]
+        except httpx2.HTTPError as error:
+            raise DrillError(f"GET /v1/rbee/workers: {error!r}") from error
+        return found
+
+    async def command(self, slot: str, word: Literal["restart", "stop", "reset"]) -> None:
+        """What an operator may ask of a slot.
+
+        Raises:
+          DrillError: it was refused.
+        """
+        answer = await self._client.post(f"{self.url}/v1/rbee/workers/{slot}/{word}")
+        if answer.status_code != 202:
+            raise DrillError(f"{word} of {slot}: status {answer.status_code}")
+
+    async def verify_audit(self) -> str:
+        """Have its audit log verified, as it lies there when the server is gone.
+
+        Returns:
+          What is wrong with it; "" when nothing is.
+        """
+        command = [sys.executable, "-m", "rbee", "audit", "verify", str(self.state_dir / "audit")]
+        done = await trio.run_process(
+            command, capture_stdout=True, capture_stderr=True, check=False, stdin=subprocess.DEVNULL
+        )
+        told = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
+        return "" if done.returncode == 0 else f"the audit log, code {done.returncode}: {told}"
+
+    async def _read_log(self) -> None:
+        assert self._running.stderr is not None
+        rest = b""
+        closed = contextlib.suppress(trio.ClosedResourceError)  # `close_log`
+        with (self._folder / "server.log").open("ab") as file, closed:
+            async for chunk in self._running.stderr:
+                file.write(chunk)
+                *lines, rest = (rest + chunk).split(b"\n")
+                self.events.extend(map(_event, lines))
+                if len(self.events) > EVENTS_MAX:
+                    raise DrillError(f"the server logged more than {EVENTS_MAX} lines")
+                self._tell_changed()
+                await self._may_read.wait()
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+def _event(line: bytes) -> dict[str, Any]:
+    with contextlib.suppress(ValueError):
+        event = json.loads(line)
+        if isinstance(event, dict) and "event" in event:
+            return event
+    return {"event": "no event", "level": "error", "line": line.decode("utf-8", "replace")}

@@ -1,0 +1,171 @@
+"""Faults that come over a worker from outside: signals, at the worst moments."""
+
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final
+
+import trio
+
+from rbee.chaos.scene import SERVING, Row, Scene
+
+KILL_OFTEN_S: Final = 60.0
+CHURN_RESTARTS: Final = 50
+
+
+async def kill_idle(scene: Scene) -> None:
+    """SIGKILL for a worker that has nothing to do."""
+    row = await scene.wait_worker(lambda row: row["state"] == "ready", "is ready")
+    await scene.moment(0.0, 0.3)
+    scene.strike()
+    scene.signal_worker(row)
+
+
+def end_busy_by(number: signal.Signals) -> Callable[[Scene], Awaitable[None]]:
+    async def end_busy(scene: Scene) -> None:
+        await scene.moment()
+        row = await scene.busy_worker()
+        scene.strike()
+        scene.signal_worker(row, number)
+
+    end_busy.__doc__ = f"{number.name} for a worker in the middle of its answers."
+    return end_busy
+
+
+async def kill_in_prefill(scene: Scene) -> None:
+    """SIGKILL for a worker that reads prompts."""
+    row = await scene.wait_worker(
+        lambda row: row["requests"] > 0 and row["phase"] == "prefill", "reads prompts"
+    )
+    await scene.moment(0.0, 0.2)
+    scene.strike()
+    scene.signal_worker(row)
+
+
+async def kill_while_loading(scene: Scene) -> None:
+    """SIGKILL for a busy worker, and for its successor while that one loads."""
+    row = await scene.busy_worker()
+    scene.strike()
+    scene.signal_worker(row)
+    row = await scene.replacement(row, ("loading",))
+    await scene.moment(0.0, 0.5)
+    scene.strike()
+    scene.signal_worker(row)
+
+
+async def kill_while_registering(scene: Scene) -> None:
+    """SIGKILL for a busy worker, and for its successor before that one is known."""
+    row = await scene.busy_worker()
+    scene.strike()
+    scene.signal_worker(row)
+    row = await scene.replacement(row, ("starting",))
+    await scene.moment(0.0, 0.15)
+    scene.strike()
+    scene.signal_worker(row)
+
+
+async def kill_once_ready(scene: Scene) -> None:
+    """SIGKILL for a busy worker, and twice for its successor as soon as it is ready."""
+    row = await scene.busy_worker()
+    scene.strike()
+    scene.signal_worker(row)
+    for _ in range(2):
+        row = await scene.replacement(row, SERVING)
+        scene.strike()
+        scene.signal_worker(row)
+
+
+async def kill_while_restarting(scene: Scene) -> None:
+    """SIGKILL for a worker that an operator has asked to be restarted, while it drains."""
+    await scene.moment()
+    row = await scene.busy_worker()
+    await scene.server.command(row["slot"], "restart")
+    await scene.moment(0.0, 0.2)
+    scene.strike()
+    scene.signal_worker(row)
+
+
+async def kill_in_shutdown(scene: Scene) -> None:
+    """SIGTERM for the server, and SIGKILL for a busy worker while it drains."""
+    await scene.moment()
+    row = await scene.busy_worker()
+    scene.strike()
+    scene.server.signal(signal.SIGTERM)
+    await scene.server.wait_event("shutdown_begun")
+    await scene.moment(0.0, 0.2)
+    scene.signal_worker(row)
+    scene.clients.stop()
+
+
+async def stop_busy(scene: Scene) -> None:
+    """SIGSTOP for a worker in the middle of its answers."""
+    await scene.moment()
+    row = await scene.busy_worker()
+    scene.strike()
+    scene.signal_worker(row, signal.SIGSTOP)
+
+
+async def stop_and_continue(scene: Scene) -> None:
+    """SIGSTOP for a busy worker, and SIGCONT before it counts as hung."""
+    await scene.moment()
+    row = await scene.busy_worker()
+    scene.strike()
+    scene.signal_worker(row, signal.SIGSTOP)
+    await trio.sleep(1.0)
+    scene.signal_worker(row, signal.SIGCONT)
+    scene.must_go.discard(row["pid"])
+
+
+async def kill_all(scene: Scene) -> None:
+    """SIGKILL for all workers at once: nobody is left to go on with the answers."""
+    await scene.moment()
+    scene.strike()
+    for row in await scene.server.workers():
+        scene.signal_worker(row)
+
+
+async def kill_often(scene: Scene) -> None:
+    """SIGKILL for half of the workers, each second for a minute."""
+    killed = 0
+    scene.strike()
+    with trio.move_on_after(KILL_OFTEN_S):
+        while True:
+            rows = [row for row in await scene.server.workers() if row["state"] in SERVING]
+            for row in scene.chance.sample(rows, min(len(rows), scene.server.setting.slots // 2)):
+                killed += scene.try_signal(row)
+            await trio.sleep(1.0)
+    scene.notes.append(f"{killed} workers killed")
+    scene.strike()
+
+
+async def kill_now_and_then(scene: Scene) -> None:
+    """SIGKILL for one worker each two seconds for a minute, under a crowd of streams."""
+    killed = 0
+    scene.strike()
+    with trio.move_on_after(KILL_OFTEN_S):
+        while True:
+            rows = [row for row in await scene.server.workers() if row["state"] in SERVING]
+            killed += bool(rows) and scene.try_signal(scene.chance.choice(rows))
+            await trio.sleep(2.0)
+    scene.notes.append(f"{killed} workers killed")
+    scene.strike()
+
+
+async def churn(scene: Scene) -> None:
+    """An operator asks for fifty restarts, each as soon as the one before it is done."""
+    scene.strike()
+    left = iter(range(CHURN_RESTARTS))
+    async with trio.open_nursery() as nursery:
+        for row in await scene.server.workers():
+            nursery.start_soon(_restart_again, scene, row, left)
+    scene.strike()
+
+
+async def _restart_again(scene: Scene, row: Row, left: Iterator[int]) -> None:
+    for _ in left:
+        await scene.server.command(row["slot"], "restart")
+        row = await scene.replacement(row, SERVING)  # the next one
+
+
+async def start_many(scene: Scene) -> None:
+    """SIGKILL for all of sixteen workers: as many start at once."""
+    await kill_all(scene)
