@@ -1,16 +1,13 @@
 """The CPU engine: continuous batching over llama.cpp, one decode per step.
 
-Rule 1: a running job is its token ids and a sequence of the cache. What the sequence lacks of
-        the ids is pending; a step computes pending tokens, and draws one more for each job
-        that has none left. A failed decode only makes tokens pending again.
+Rule 1: a step computes pending tokens, and draws one more for each job that has none left. A
+        failed decode only makes tokens pending again.
 Rule 2: jobs start in the order they came. One that finds no room waits, and those behind it.
 """
 
 import collections
 import math
 import time
-from collections.abc import Sequence as Items
-from dataclasses import dataclass
 from typing import Final
 
 from rbee.ask import FinishReason
@@ -26,59 +23,17 @@ from rbee.engine.engine import (
 )
 from rbee.engine.grammar import GrammarFactory
 from rbee.engine.llamacpp import abi
-from rbee.engine.llamacpp.batch import (
-    BATCH_TOKENS_MAX,
-    Chunk,
-    Due,
-    PrefillPace,
-    plan_batch,
-    plan_exact,
-)
+from rbee.engine.llamacpp.batch import BATCH_TOKENS_MAX, PrefillPace, plan_batch, plan_exact
 from rbee.engine.llamacpp.context import AbortFlag, FloatArray
+from rbee.engine.llamacpp.jobs import Pass, Running, Waiting, make_pass
 from rbee.engine.llamacpp.model import LoadedModel, load_model
 from rbee.engine.llamacpp.sampling import Sampler, token_logprob
-from rbee.engine.llamacpp.sequences import Sequence, Sequences
+from rbee.engine.llamacpp.sequences import Sequences
 from rbee.errors import EngineError, ErrorCode, ExitCode, RequestError
 from rbee.wire import Phase
 
 _NAME: Final = "llamacpp"
 _FILLER: Final = [0]  # any token: what it computes is thrown away
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A job without a sequence: new, or put back with what it has said already."""
-
-    job: Job
-    sampler: Sampler
-    token_ids: list[int]  # prompt, and answer so far
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Without the answer that another worker brought."""
-        return len(self.job.prompt_ids) - self.job.resumed
-
-
-@dataclass(slots=True)
-class _Running(_Waiting):
-    sequence: Sequence
-
-    @property
-    def pending(self) -> int:
-        return len(self.token_ids) - len(self.sequence.token_ids)
-
-    @property
-    def due(self) -> Due:
-        prompt = max(0, self.prompt_tokens - len(self.sequence.token_ids))
-        return Due(prompt, self.pending - prompt)
-
-    @property
-    def answered(self) -> int:
-        return len(self.token_ids) - len(self.job.prompt_ids)
-
-
-_Part = tuple[_Running, Chunk]
-"""What is computed of a job in one pass."""
 
 
 class LlamaCppEngine:
@@ -91,9 +46,9 @@ class LlamaCppEngine:
         self._grammars: GrammarFactory | None = None
         self._sequences: Sequences | None = None
         self._pace = PrefillPace(BATCH_TOKENS_MAX)
-        self._waiting: collections.deque[_Waiting] = collections.deque()
-        self._running: list[_Running] = []
-        self._rows: list[int] = []  # of logits, after a decode: the number of each one's sequence
+        self._waiting: collections.deque[Waiting] = collections.deque()
+        self._running: list[Running] = []
+        self._again: list[Pass] = []  # the last step's pass, if the next step's is the same
 
     def load(self, spec: LoadSpec, progress: Progress) -> EngineInfo:
         model = load_model(spec, self._abort, progress)
@@ -145,7 +100,7 @@ class LlamaCppEngine:
                 )
             answered = job.prompt_ids[len(job.prompt_ids) - job.resumed :]
             grammar = self._grammars.json_schema(job.json_schema, answered)
-        self._waiting.append(_Waiting(job, Sampler(job, grammar), list(job.prompt_ids)))
+        self._waiting.append(Waiting(job, Sampler(job, grammar), list(job.prompt_ids)))
 
     def step(self) -> list[Sampled | JobFailed]:
         assert self._model is not None, "step comes after load"
@@ -153,11 +108,13 @@ class LlamaCppEngine:
         if not self._running:
             return []
         results: list[Sampled | JobFailed] = []
-        for chunks in self._passes():
-            code = self._decode(chunks)
+        for each in self._again or self._plan():
+            code = self._decode(each)
+            if code == abi.DECODE_OK:
+                results += self._sample(each)
+                continue
+            self._again = []
             match code:
-                case abi.DECODE_OK:
-                    results += self._sample(chunks)
                 case abi.DECODE_ABORTED:
                     self._abort.clear()
                     return results
@@ -165,33 +122,45 @@ class LlamaCppEngine:
                     return results + self._yield_room()
                 case _:
                     raise EngineError(
-                        f"llama_decode gave {code} for a batch of"
-                        f" {sum(chunk.count for _, chunk in chunks)} tokens",
+                        f"llama_decode gave {code} for a batch of {each.tokens} tokens",
                         ExitCode.ENGINE_FATAL,
                     )
         return results
 
-    def _passes(self) -> list[list[_Part]]:
-        """What is computed in this step, pass by pass.
-
-        Each pass is in the order of its sequences' numbers: else llama.cpp takes more passes.
-        """
+    def _plan(self) -> list[Pass]:
+        """What is computed in this step, pass by pass."""
         assert self._model is not None
+        assert self._sequences is not None
         running = list(self._running)
         if self._model.is_exact:
             plans = plan_exact([each.due for each in running], self._pace.tokens)
         else:
             plans = [plan_batch([each.pending for each in running], self._pace.tokens)]
-        passes = [[(running[chunk.index], chunk) for chunk in plan] for plan in plans]
-        for each in passes:
-            each.sort(key=lambda part: part[0].sequence.number)
+        passes: list[Pass] = []
+        for plan in plans:
+            chosen = [(running[chunk.index], chunk) for chunk in plan]
+            is_reading = any(chunk.count > 1 for chunk in plan)
+            fillers, needs_company = self._sequences.fillers, False
+            if self._model.is_exact:
+                is_reading = any(each.due.prompt for each, _ in chosen)
+                # What is computed otherwise when it is a row alone gets company: in the layers a
+                # filler, in the output layer the rows of all.
+                needs_company = not (self._model.is_row_by_row or is_reading)
+                numbers = [each.sequence.number for each, _ in chosen]
+                beside = self._sequences.beside(numbers, wants_pair=needs_company)
+                fillers = [] if is_reading else beside
+            passes.append(
+                make_pass(chosen, fillers, is_reading=is_reading, wants_all_logits=needs_company)
+            )
+        is_steady = passes[0].decodes_only and passes[0].jobs == len(running)
+        self._again = passes if is_steady else []
         return passes
 
     @property
     def phase(self) -> Phase:
         if not (self._running or self._waiting):
             return Phase.IDLE
-        decodes = all(running.pending == 1 for running in self._running)
+        decodes = bool(self._again) or all(running.pending == 1 for running in self._running)
         has_slot = len(self._running) < (self._model.plan.batch_size if self._model else 0)
         return Phase.DECODE if decodes and not (self._waiting and has_slot) else Phase.PREFILL
 
@@ -212,12 +181,13 @@ class LlamaCppEngine:
     def close(self) -> None:
         self._waiting.clear()
         self._running.clear()
+        self._again = []
         self._sequences = self._tokenizer = self._grammars = None
         if self._model is not None:
             model, self._model = self._model, None
             model.close()
 
-    def _jobs(self) -> list[_Waiting]:
+    def _jobs(self) -> list[Waiting]:
         return [*self._waiting, *self._running]
 
     def _admit(self) -> None:
@@ -231,70 +201,53 @@ class LlamaCppEngine:
             if sequence is None:
                 return
             self._waiting.popleft()
-            self._running.append(_Running(first.job, first.sampler, first.token_ids, sequence))
+            self._again = []
+            self._running.append(Running(first.job, first.sampler, first.token_ids, sequence))
 
-    def _decode(self, chunks: Items[_Part]) -> int:
-        """Compute the chunks; the sequences know them afterwards, or nothing has changed."""
+    def _decode(self, each: Pass) -> int:
+        """Compute a pass; the sequences know its tokens afterwards, or nothing has changed."""
         assert self._model is not None
         assert self._sequences is not None
         context = self._model.context
-        has_prompts = any(running.due.prompt for running, _ in chunks)
-        # What one row alone would be computed differently gets company: in the layers by a filler,
-        # in the output layer by the filler's row and all others.
-        wants_all = self._model.is_exact and not (self._model.is_row_by_row or has_prompts)
-        parts: list[tuple[Sequence, list[int], bool]] = []
-        for running, chunk in chunks:
-            start = len(running.sequence.token_ids)
-            token_ids = running.token_ids[start : start + chunk.count]
-            parts.append((running.sequence, token_ids, chunk.is_last or wants_all))
-        fillers = self._sequences.fillers
-        if self._model.is_exact:
-            numbers = [running.sequence.number for running, _ in chunks]
-            fillers = [] if has_prompts else self._sequences.beside(numbers, wants_pair=wants_all)
-        filled = [*parts, *((filler, _FILLER, wants_all) for filler in fillers)]
-        if fillers:
-            filled.sort(key=lambda part: part[0].number)
         context.begin()
-        for sequence, token_ids, is_wanted in filled:
-            start = len(sequence.token_ids)
-            context.add(sequence.number, token_ids, start, is_last=is_wanted)
-        self._rows = [sequence.number for sequence, _, is_wanted in filled if is_wanted]
+        for part in each.parts:
+            sequence, start = part.sequence, len(part.sequence.token_ids)
+            ids = part.running.token_ids[start : start + part.count] if part.running else _FILLER
+            context.add(sequence.number, ids, start, is_last=part.wants_logits)
         started_s = time.monotonic()
         code = context.decode()
-        if code == abi.DECODE_OK:
-            size = sum(len(token_ids) for _, token_ids, _ in parts)
-            self._pace.note(size, time.monotonic() - started_s)
-        for sequence, token_ids, _ in parts:
-            if code == abi.DECODE_OK:
-                sequence.token_ids += token_ids
+        if each.is_reading and code == abi.DECODE_OK:
+            self._pace.note(each.tokens, time.monotonic() - started_s)
+        for part in each.parts:
+            sequence, start = part.sequence, len(part.sequence.token_ids)
+            if part.running and code == abi.DECODE_OK:
+                sequence.token_ids += part.running.token_ids[start : start + part.count]
             else:
                 self._sequences.rewind(sequence)
-        for filler in fillers:
-            self._sequences.rewind(filler)
         return code
 
-    def _sample(self, chunks: Items[_Part]) -> list[Sampled | JobFailed]:
+    def _sample(self, each: Pass) -> list[Sampled | JobFailed]:
         assert self._model is not None
-        ready = [running for running, chunk in chunks if chunk.is_last]
-        if not ready:
+        wanted = [part for part in each.parts if part.wants_logits]
+        if not wanted:
             return []
         rows = self._model.context.logits()
-        likeliest = _argmax(rows) if all(r.sampler.is_argmax for r in ready) else None
+        likeliest = _argmax(rows) if each.takes_likeliest else None
         results: list[Sampled | JobFailed] = []
-        for running in ready:
-            place = self._rows.index(running.sequence.number)
-            row = rows[place]
+        for place, part in enumerate(wanted):
+            if part.running is None or not part.draws:
+                continue
             try:
                 token_id = likeliest[place] if likeliest is not None else None
-                result: Sampled | JobFailed = self._advance(running, row, token_id)
+                result: Sampled | JobFailed = self._advance(part.running, rows[place], token_id)
             except RequestError as error:
-                result = JobFailed(running.job.job_id, error)
+                result = JobFailed(part.running.job.job_id, error)
             if isinstance(result, JobFailed) or result.finish is not None:
-                self._end(running)
+                self._end(part.running)
             results.append(result)
         return results
 
-    def _advance(self, running: _Running, row: FloatArray, likeliest: int | None) -> Sampled:
+    def _advance(self, running: Running, row: FloatArray, likeliest: int | None) -> Sampled:
         """Draw a job's next token. ``likeliest``: it is known to be this one."""
         assert self._model is not None
         job, sampler, tokenizer = running.job, running.sampler, self._model.tokenizer
@@ -312,9 +265,10 @@ class LlamaCppEngine:
         logprobs = () if top is None else (token_logprob(row, token_id, top, tokenizer),)
         return Sampled(job.job_id, (token_id,), (tokenizer.piece(token_id),), logprobs, finish)
 
-    def _end(self, running: _Running) -> None:
+    def _end(self, running: Running) -> None:
         assert self._sequences is not None
         self._sequences.release(running.sequence)
+        self._again = []
         self._running = [other for other in self._running if other is not running]
 
     def _yield_room(self) -> list[Sampled | JobFailed]:
@@ -330,7 +284,7 @@ class LlamaCppEngine:
         self._end(youngest)
         self._sequences.forget_kept()
         if self._running:
-            self._waiting.appendleft(_Waiting(youngest.job, youngest.sampler, youngest.token_ids))
+            self._waiting.appendleft(Waiting(youngest.job, youngest.sampler, youngest.token_ids))
             return []
         error = RequestError(ErrorCode.ENGINE_FAILED, "the engine's cache has no room for this")
         return [JobFailed(youngest.job.job_id, error)]
