@@ -1,0 +1,44 @@
+"""The list of scenarios: whole, documented, and large enough."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+from rbee.chaos.catalogue import ABSENT, SCENARIOS
+from rbee.config import Fault, parse_config
+
+ROOT = Path(__file__).parent.parent.parent
+DOCUMENT = (ROOT / "docs" / "chaos.md").read_text("utf-8")
+ROWS = dict(re.findall(r"^\| `([a-z0-9]+(?:-[a-z0-9]+)+)` \| (.*) \|$", DOCUMENT, re.MULTILINE))
+
+
+def test_every_scenario_says_what_happens() -> None:
+    assert {name for name, each in SCENARIOS.items() if not each.about.endswith(".")} == set()
+
+
+def test_scenarios_have_the_form_of_names() -> None:
+    names = [*SCENARIOS, *(each.name for each in ABSENT)]
+    assert len(set(names)) == len(names)
+    assert [name for name in names if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", name)] == []
+
+
+def test_the_document_tells_all_scenarios_and_why_others_are_not_there() -> None:
+    told = {name: each.about.rstrip(".") for name, each in SCENARIOS.items()}
+    told |= {each.name: each.reason for each in ABSENT}
+    assert {name: text.partition(" | ")[0] for name, text in ROWS.items()} == told
+
+
+def test_the_document_tells_all_faults_of_the_synthetic_engine() -> None:
+    told = set(re.findall(r"^\| `([a-z_]+)` \|", DOCUMENT, re.MULTILINE))
+    assert told == set(get_args(Fault))
+
+
+def test_at_least_sixty_kinds_are_held_and_twenty_of_them_here() -> None:
+    assert len(SCENARIOS) >= 60
+    assert sum(each.is_quick for each in SCENARIOS.values()) >= 20
+
+
+def test_every_setting_is_a_configuration(tmp_path: Path) -> None:
+    for scenario in SCENARIOS.values():
+        text = scenario.setting.as_toml(tmp_path, tmp_path / "run", tmp_path / "state")
+        assert parse_config(text).model[0].name == "first"
