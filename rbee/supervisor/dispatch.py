@@ -129,11 +129,7 @@ class Dispatch:
 
     def send_now(self, request: OpenRequest) -> bool:
         """Send a new request past the queue, where nobody is in it and a worker has room."""
-        model = request.ask.model
-        if self._common.first(model) is not None:
-            return False
-        worker = self._choose(model)
-        return worker is not None and self._send(request, worker)
+        return self._common.first(request.ask.model) is None and self._place(request)
 
     def wait(self, request: OpenRequest, standing: Standing) -> None:
         self._line(standing).add(request.ask.model, request.request_id, request.tokens)
@@ -209,8 +205,7 @@ class Dispatch:
                 self.wait(request, standing)
                 self._pump_apart(model)
                 continue
-            worker = self._choose(model)
-            if worker is None or not self._send(request, worker):
+            if not self._place(request):
                 return
 
     def _pump_apart(self, model: str) -> None:
@@ -241,11 +236,19 @@ class Dispatch:
             self._drop(request, standing)
         return None
 
-    def _choose(self, model: str) -> Worker | None:
-        workers = self._workers(model)
-        if self._kept:
-            return choose(worker for worker in workers if worker not in self._kept)
-        return choose(workers)
+    def _place(self, request: OpenRequest) -> bool:
+        """Send a request to the worker that has the fewest, of those whose links take it."""
+        passed_over = self._kept
+        while True:
+            workers: Iterable[Worker] = self._workers(request.ask.model)
+            if passed_over:
+                workers = (worker for worker in workers if worker not in passed_over)
+            worker = choose(workers)
+            if worker is None:
+                return False
+            if self._send(request, worker):
+                return True
+            passed_over = passed_over | {worker}  # its process may have ended just now
 
     def _send(self, request: OpenRequest, worker: Worker) -> bool:
         """False: its link takes nothing now."""

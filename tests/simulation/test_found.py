@@ -1,0 +1,30 @@
+"""What simulations have found, each as a test of its own."""
+
+from typing import Any
+
+from rbee.ask import Ask
+from rbee.config import WorkerConfig
+from rbee.errors import LinkFullError
+from rbee.supervisor.pool import Pool
+from rbee.supervisor.slot import Slot
+from tests.supervisor.fakes import NoLog, plan
+from tests.supervisor.pool_stand import StandSink, StandWorker
+
+
+class DeafWorker(StandWorker):
+    """Its process has just ended, and nobody knows yet."""
+
+    def generate(self, *_: Any) -> None:
+        raise LinkFullError("nobody is there")
+
+
+def test_a_request_that_one_worker_does_not_take_goes_to_the_next() -> None:
+    slots = [Slot(plan("m-0")), Slot(plan("m-1"))]
+    pool = Pool(slots, backlog=(0, 1), limits=WorkerConfig(), clock=lambda: 0.0, log=NoLog())
+    living = StandWorker("m-1")
+    slots[0].worker, slots[1].worker = DeafWorker("m-0"), living  # type: ignore[assignment]
+
+    pool.submit(Ask(model="m", prompt="hi"), StandSink(), remaining_s=9.0, correlation_id="c")
+
+    assert len(living.jobs) == 1
+    assert pool.queued == 0
