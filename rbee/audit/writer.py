@@ -88,6 +88,7 @@ class AuditWriter:
         self._disk_since_s: float | None = None
         self._unsafe_since_s: float | None = None  # something was written, not synced
         self._is_closing = False
+        self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
 
@@ -117,7 +118,9 @@ class AuditWriter:
     ) -> None:
         note = Note(details, actor, outcome, correlation_id, time.time_ns())
         problem: str | None = "too many events wait for the disk"
-        if self._waiting < WAITING_DURABLE_MAX:
+        if self._has_ended:
+            problem = self._trouble or "it is closed"
+        if not self._has_ended and self._waiting < WAITING_DURABLE_MAX:
             waiter = _Waiter(trio.lowlevel.current_trio_token())
             self._inbox.put(_Waiting(note, waiter))
             self._hurry.set()
@@ -178,6 +181,9 @@ class AuditWriter:
             self._trouble = "a bug has ended it; the log has its place"
             raise
         finally:
+            self._has_ended = True
+            for _ in range(self._inbox.qsize()):
+                self._hold(self._inbox.get())
             self._fail_waiters(self._trouble or "it is closed")
             self._trail.close()
 

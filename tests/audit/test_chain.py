@@ -116,3 +116,27 @@ def test_whatever_bytes_are_read_give_a_line_or_none(raw: bytes) -> None:
 )
 def test_times_are_in_utc(time_ns: int, text: str) -> None:
     assert rfc_3339(time_ns) == text
+
+
+@pytest.mark.parametrize(
+    ("models", "kept"),
+    [
+        (("m" * 5000,), ["m" * 256]),
+        (("m",) * 5000, ["m"] * 8),
+        (("half \ud800",), ["half ?"]),
+        (("\x01" * 300,) * 9, None),  # too long even when it is clipped
+    ],
+)
+def test_details_that_are_too_long_are_clipped_field_by_field(
+    models: tuple[str, ...], kept: list[str] | None
+) -> None:
+    details = KeyCreated(key="k", fingerprint="ab12cd", role="user", models=models, expires=None)
+    tree = json.loads(encode_details(details))
+    assert tree["is_clipped"] is True
+    assert tree.get("models") == kept
+
+
+def test_an_actor_with_half_a_character_is_recorded_all_the_same() -> None:
+    note = Note(ConfigRejected(problem="p"), "key:\udcff", Outcome.SUCCESS, None, 1)
+    [raw], _ = write_lines(GENESIS, [note], None)
+    assert json.loads(raw)["actor"] == "key:?"

@@ -1,5 +1,6 @@
 """The trail: what is appended stays, in one chain, over restarts, rotations and other writers."""
 
+import fcntl
 import os
 import stat
 import threading
@@ -7,14 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from rbee.audit import reading as reading_module
+from rbee.audit import trail as trail_module
 from rbee.audit.anchor import read_anchor
 from rbee.audit.chain import GENESIS_HASH
-from rbee.audit.files import log_files
+from rbee.audit.files import TAIL_BYTES, log_files
 from rbee.audit.place import place_in
 from rbee.audit.reading import verify
 from rbee.audit.trail import Trail
 from rbee.audit.verify import FlawKind
 from rbee.config import AuditConfig
+from rbee.errors import AuditError
 from tests.audit.log import (
     KEY,
     NOW_NS,
@@ -301,3 +305,63 @@ def test_a_log_without_any_seal_does_not_pass_for_a_sealed_one(tmp_path: Path) -
     flaw = verify(write_log(tmp_path, 3), [KEY]).flaw
     assert flaw is not None
     assert flaw.kind is FlawKind.UNSEALED
+
+
+def test_who_cannot_have_the_lock_gives_up_and_has_it_when_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail_module, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(reading_module, "LOCK_TIMEOUT_S", 0.05)
+    place = write_log(tmp_path, 1)
+    with (place.folder / "lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        trail = trail_in(tmp_path)
+        with pytest.raises(OSError, match="another process has locked it"):
+            trail.append(notes(2))
+        with pytest.raises(AuditError, match="is locked by another process"):
+            verify(place)
+    trail.append(notes(2))
+    trail.close()
+    assert numbers(place) == [1, 2]
+
+
+def test_a_log_that_may_only_be_read_is_verified_without_its_lock(tmp_path: Path) -> None:
+    place = write_log(tmp_path, 3)
+    (place.folder / "lock").unlink()
+    good(place)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("what", ["folder", "file", "lock"])
+def test_what_belongs_to_somebody_else_is_not_written(what: str, tmp_path: Path) -> None:
+    place = write_log(tmp_path, 1)
+    paths = {
+        "folder": place.folder,
+        "file": log_files(place.folder)[0],
+        "lock": place.folder / "lock",
+    }
+    os.chown(paths[what], 12345, 12345)
+    trail = trail_in(tmp_path)
+    with pytest.raises(PermissionError):
+        trail.append(notes(2))
+    trail.close()
+
+
+def test_a_file_with_a_second_name_is_not_written(tmp_path: Path) -> None:
+    place = write_log(tmp_path, 1)
+    os.link(log_files(place.folder)[0], tmp_path / "other")
+    trail = trail_in(tmp_path)
+    with pytest.raises(PermissionError, match="one name"):
+        trail.append(notes(2))
+    trail.close()
+
+
+def test_a_file_that_ends_in_no_line_at_all_is_damage(tmp_path: Path) -> None:
+    place = write_log(tmp_path, 2)
+    with log_files(place.folder)[0].open("ab") as file:
+        file.write(bytes(2 * TAIL_BYTES))  # as a power cut may leave it
+    write_log(tmp_path, 1)
+    assert b'"audit.damaged"' in log_files(place.folder)[1].read_bytes()
+    flaw = verify(place).flaw
+    assert flaw is not None
+    assert (flaw.kind, flaw.seq) == (FlawKind.MALFORMED, 3)

@@ -307,3 +307,18 @@ async def test_a_seal_without_its_secret_is_a_bad_configuration(tmp_path: Path) 
         open_audit(config, place_in(tmp_path), LogLines()),
     ):
         raise AssertionError("it was opened")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_bug_in_the_thread_is_told_and_refuses_deeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "DURABLE_TIMEOUT_S", 5.0)
+    with writing(tmp_path) as stand:
+        monkeypatch.setattr(Trail, "append", lambda _trail, _notes: 1 / 0)
+        with pytest.raises(AuditError, match="a bug has ended it"):
+            await stand.audit.record_durably(DEED, actor="a")
+        await in_state(stand.audit, "failing")
+        assert stand.told("audit_stopped") == 1
+        with pytest.raises(AuditError, match="a bug has ended it"):
+            await stand.audit.record_durably(DEED, actor="a")
