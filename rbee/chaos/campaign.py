@@ -1,6 +1,5 @@
 """A campaign: many drills, some at a time, each in a process of its own."""
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -73,11 +72,18 @@ def hold(drills: Sequence[Drill], jobs: int, tell: Callable[[Report, Path], None
     adopt_orphans()
     folder = Path(tempfile.mkdtemp(prefix="rbee-chaos-"))
     try:
-        return trio.run(_hold_all, drills, jobs, folder, tell)
+        has_passed = trio.run(_hold_all, drills, jobs, folder, tell)
+    except BaseException as error:
+        end_children()
+        shutil.rmtree(folder, ignore_errors=True)  # nobody will look at the logs
+        if isinstance(error, BaseExceptionGroup) and error.subgroup(KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         end_children()
-        with contextlib.suppress(OSError):  # the logs of failed drills stay
-            folder.rmdir()
+    if has_passed:
+        folder.rmdir()
+    return has_passed
 
 
 async def _hold_all(
@@ -86,32 +92,36 @@ async def _hold_all(
     outcomes: list[bool] = []
     places = trio.CapacityLimiter(jobs)
 
-    async def hold_one(drill: Drill) -> None:
+    async def hold_one(number: int, drill: Drill) -> None:
         async with places:
             own = folder / f"{drill.scenario.name}-{drill.seed}"
+            short = folder / f"{number}"  # the path of a socket may not be long
             own.mkdir()
-            report = await _in_process(drill, own)
+            short.mkdir()
+            report = await _in_process(drill, own, short)
+            shutil.rmtree(short, ignore_errors=True)  # a drill that broke may have left a mount
             if report.passed:
                 shutil.rmtree(own)
             tell(report, own)
             outcomes.append(report.passed)
 
+    numbered = list(enumerate(drills))
     async with trio.open_nursery() as nursery:
-        for drill in drills:
+        for number, drill in numbered:
             if not drill.scenario.is_alone:
-                nursery.start_soon(hold_one, drill)
-    for drill in drills:
+                nursery.start_soon(hold_one, number, drill)
+    for number, drill in numbered:
         if drill.scenario.is_alone:
-            await hold_one(drill)
+            await hold_one(number, drill)
     return all(outcomes)
 
 
-async def _in_process(drill: Drill, folder: Path) -> Report:
+async def _in_process(drill: Drill, folder: Path, short: Path) -> Report:
     """Hold one; a drill that breaks is one that failed."""
     command = [sys.executable, "-m", "rbee.chaos", drill.scenario.name, str(drill.seed)]
     with trio.move_on_after(drill.scenario.limit_s + END_MORE_S):
         done = await trio.run_process(
-            [*command, str(folder)],
+            [*command, str(folder), str(short)],
             capture_stdout=True,
             capture_stderr=True,
             stdin=subprocess.DEVNULL,

@@ -2,7 +2,6 @@
 
 import random
 import signal
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +14,12 @@ from rbee.chaos.answers import End
 from rbee.chaos.asks import AskNext, counting, learned
 from rbee.chaos.clients import Clients
 from rbee.chaos.leftovers import (
-    Before,
     find_files,
     find_strays,
     instances,
-    look_before,
     wait_processes_gone,
 )
-from rbee.chaos.preparations import mount_small_disk, unmount_small_disk
+from rbee.chaos.preparations import mount_small_disk, unmount
 from rbee.chaos.prober import Prober
 from rbee.chaos.processes import descriptors, end_children
 from rbee.chaos.scenario import Scenario
@@ -62,34 +59,33 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     took_s: float = 0.0
 
 
-async def run_drill(scenario: Scenario, seed: int, folder: Path) -> Report:
-    """Hold one drill. Whatever comes of it, nothing of it is there afterwards.
+async def run_drill(scenario: Scenario, seed: int, folder: Path, short: Path) -> Report:
+    """Hold one drill. Whatever comes of it, none of its processes is there afterwards.
 
     Args:
-      folder: an empty one, for the server's files; its log stays there.
+      folder: an empty one, for the server's configuration and its log.
+      short: an empty one, for its directories; the path of a socket may not be long.
     """
     began_s = time.monotonic()
     chance = random.Random(f"{scenario.name} {seed}")  # noqa: S311  # no secret hangs on it
-    found, before = Findings(), look_before()
-    # The run directory's path must be short; a failed drill's log is in `folder`.
-    with tempfile.TemporaryDirectory(prefix="rbee-drill-") as short:
-        _prepare(scenario.setting, folder, Path(short))
-        server = Server(folder, Path(short), scenario.setting)
-        drill = _Drill(scenario, server, chance, found)
-        try:
-            with trio.move_on_after(scenario.limit_s) as limit:
-                await drill.run()
-            if limit.cancelled_caught:
-                found.broken = f"the drill took more than {scenario.limit_s:g} s"
-            await _look_behind(drill, before)
-            if found.exit_code == -signal.SIGKILL:
-                await _succeed(drill, Server(folder, Path(short), scenario.setting), before)
-            found.audit = await server.verify_audit()
-        except* DrillError as errors:
-            found.broken = "; ".join(_messages(errors))
-        finally:
-            end_children()
-            _clear(scenario.setting, Path(short))
+    found = Findings()
+    server = Server(folder, short, scenario.setting)
+    drill = _Drill(scenario, server, chance, found)
+    _prepare(scenario.setting, folder, short)
+    try:
+        with trio.move_on_after(scenario.limit_s) as limit:
+            await drill.run()
+        if limit.cancelled_caught:
+            found.broken = f"the drill took more than {scenario.limit_s:g} s"
+        await _look_behind(drill)
+        if found.exit_code == -signal.SIGKILL:
+            await _succeed(drill, Server(folder, short, scenario.setting))
+        found.audit = await server.verify_audit()
+    except* DrillError as errors:
+        found.broken = "; ".join(_messages(errors))
+    finally:
+        end_children()
+        _clear(scenario.setting, short)
     return _report(drill, seed, time.monotonic() - began_s)
 
 
@@ -193,19 +189,19 @@ class _Drill:
         return {row["pid"] for row in await self.server.workers() if row["pid"] is not None}
 
 
-async def _look_behind(drill: _Drill, before: Before) -> None:
+async def _look_behind(drill: _Drill) -> None:
     """What is left when the server is gone."""
     found, server = drill.found, drill.server
     if found.exit_code is not None and found.exit_code >= 0:
         found.left, _ = await wait_processes_gone(was_killed=False)
-        found.left += find_files(server.run_dir, drill.instances, before)
+        found.left += find_files(server.run_dir, drill.instances)
         return
     if not drill.scenario.expected.is_next_to_clean:
         found.left, took_s = await wait_processes_gone(was_killed=True)
         drill.notes.append(f"all processes gone after {took_s:.2f} s")
 
 
-async def _succeed(drill: _Drill, successor: Server, before: Before) -> None:
+async def _succeed(drill: _Drill, successor: Server) -> None:
     """Start the next server in the place of one that was killed; it must find its way."""
     async with trio.open_nursery() as nursery:
         await nursery.start(successor.run)
@@ -217,7 +213,7 @@ async def _succeed(drill: _Drill, successor: Server, before: Before) -> None:
     if successor.exit_code != 0 or successor.errors:
         told = f"exit code {successor.exit_code}, errors {dict(successor.errors)}"
         raise DrillError(f"the next server in its place: {told}")
-    drill.found.left += left + find_files(successor.run_dir, drill.instances, before)
+    drill.found.left += left + find_files(successor.run_dir, drill.instances)
 
 
 def _prepare(setting: Setting, folder: Path, short: Path) -> None:
@@ -240,7 +236,7 @@ async def _settled(look: Callable[[], _Seen]) -> _Seen:
 
 def _clear(setting: Setting, short: Path) -> None:
     if setting.small_disk:
-        unmount_small_disk(short / f"{setting.small_disk}-disk")
+        unmount(short / f"{setting.small_disk}-disk")
 
 
 def _messages(errors: BaseExceptionGroup[DrillError]) -> list[str]:

@@ -7,12 +7,12 @@ import contextlib
 import os
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from rbee.chaos.preparations import SHARED_MEMORY
 from rbee.chaos.processes import children, descendants, mark, reap_zombies
 
 # After a kill of the supervisor all of its processes are gone within this; what a server that
@@ -21,19 +21,7 @@ GONE_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.02
 
 _CGROUPS: Final = Path("/sys/fs/cgroup")
-_SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # looked at only
 _UNIX_SOCKETS: Final = Path("/proc/net/unix")
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """What was there before the server."""
-
-    shared_memory: frozenset[str]
-
-
-def look_before() -> Before:
-    return Before(frozenset(_names(_SHARED_MEMORY)))
 
 
 async def wait_processes_gone(
@@ -77,8 +65,11 @@ def instances(worker_pids: set[int]) -> set[str]:
     return {found.partition("/")[0] for pid in worker_pids if (found := mark(pid))}
 
 
-def find_files(run_dir: Path, instance_names: set[str], before: Before) -> list[str]:
-    """What of a server that has stopped still lies in file systems."""
+def find_files(run_dir: Path, instance_names: set[str]) -> list[str]:
+    """What of a server that has stopped still lies in file systems.
+
+    Shared memory is looked at where the drill has its own: as root.
+    """
     found = [f"run directory {run_dir.name}/{name}" for name in _names(run_dir)]
     if run_dir.exists():
         found.append(f"run directory {run_dir.name}")
@@ -86,7 +77,8 @@ def find_files(run_dir: Path, instance_names: set[str], before: Before) -> list[
         lines = _UNIX_SOCKETS.read_text("utf-8", "replace").splitlines()
         found += [f"socket {line.split()[-1]}" for line in lines if f"{run_dir}/" in line]
     found += [f"cgroup {path}" for path in find_cgroups(instance_names)]
-    found += [f"shared memory {name}" for name in _names(_SHARED_MEMORY) - before.shared_memory]
+    if os.geteuid() == 0:
+        found += [f"shared memory {name}" for name in _names(SHARED_MEMORY)]
     return found
 
 

@@ -1,13 +1,13 @@
 """What must lie there before a server is started: half a model, a small disk."""
 
 import ctypes
-import os
-import subprocess
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 SMALL_DISK_BYTES: Final = 512 * 1024
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a mount point
+SHARED_MEMORY_BYTES: Final = 256 * 1024 * 1024
 
 _CLONE_NEWNS: Final = 0x00020000  # linux/sched.h
 _MS_REC_PRIVATE: Final = 0x4000 | 0x40000  # MS_REC | MS_PRIVATE, linux/mount.h
@@ -24,7 +24,8 @@ def truncate_bee_tiny(folder: Path) -> None:
 def keep_mounts_private() -> None:
     """What this process mounts from now on is seen by it and its children, and ends with them.
 
-    To be called before there are other threads.
+    Shared memory is made private at once: what lies in it later is theirs. To be called before
+    there are other threads.
 
     Raises:
       OSError: only root may.
@@ -34,15 +35,23 @@ def keep_mounts_private() -> None:
         raise OSError(ctypes.get_errno(), "unshare")
     if libc.mount(b"none", b"/", None, _MS_REC_PRIVATE, None) != 0:
         raise OSError(ctypes.get_errno(), "mount")
+    _mount_memory(SHARED_MEMORY, SHARED_MEMORY_BYTES, 0o1777)
 
 
 def mount_small_disk(folder: Path) -> None:
-    """Raises: CalledProcessError: it cannot be had."""
-    options = f"size={SMALL_DISK_BYTES},mode=700,uid={os.geteuid()}"
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    subprocess.run(command, check=True, capture_output=True)  # noqa: S603  # our own words
+    """Raises: OSError: it cannot be had."""
+    _mount_memory(folder, SMALL_DISK_BYTES, 0o700)
 
 
-def unmount_small_disk(folder: Path) -> None:
-    """Raises: CalledProcessError: something still uses it."""
-    subprocess.run(["umount", str(folder)], check=True, capture_output=True)  # noqa: S603, S607
+def unmount(folder: Path) -> None:
+    """Raises: OSError: something still uses it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount(bytes(folder)) != 0:
+        raise OSError(ctypes.get_errno(), f"umount {folder}")
+
+
+def _mount_memory(folder: Path, size_bytes: int, mode: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    options = f"size={size_bytes},mode={mode:o}".encode()
+    if libc.mount(b"tmpfs", bytes(folder), b"tmpfs", 0, options) != 0:
+        raise OSError(ctypes.get_errno(), f"mount {folder}")

@@ -9,10 +9,15 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+# Killed processes are gone within milliseconds, unless they hang in the kernel.
+END_S: Final = 3.0
+LOOK_EVERY_S: Final = 0.01
 
 _PROC: Final = Path("/proc")
 _PR_SET_CHILD_SUBREAPER: Final = 36  # linux/prctl.h
@@ -105,14 +110,15 @@ def signal_child(parent: int, pid: int, number: signal.Signals) -> bool:
     return True
 
 
-def end_children(spared: Iterable[int] = ()) -> None:
-    """Kill and reap what was left to this process."""
-    for each in children(os.getpid()):
-        if each.pid in spared:
-            continue
-        with contextlib.suppress(OSError):
+def end_children() -> None:
+    """Kill and reap all that was left to this process, and what is left to it by that."""
+    until_s = time.monotonic() + END_S
+    while (left := children(os.getpid())) and time.monotonic() < until_s:
+        for each in left:
             signal_child(os.getpid(), each.pid, signal.SIGKILL)
-            os.waitpid(each.pid, 0)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(each.pid, os.WNOHANG)
+        time.sleep(LOOK_EVERY_S)
 
 
 def reap_zombies(spared: Iterable[int] = ()) -> None:

@@ -1,34 +1,42 @@
 """The quick drills, as `rbee chaos` holds them, and drills that must fail (R1, R6, R7, R14)."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from rbee.chaos.campaign import split_by_needs
 from rbee.chaos.catalogue import SCENARIOS
+from tests.e2e.server import wait_until
 
 TIMEOUT_S = 300
 QUICK = [scenario for scenario in SCENARIOS.values() if scenario.is_quick]
 
 # A drill of a scenario that is made here; its report on stdout.
 MADE = """
-import subprocess, sys, trio, msgspec
+import signal, subprocess, sys, trio, msgspec
 from pathlib import Path
 from rbee.chaos.drill import run_drill
 from rbee.chaos.processes import adopt_orphans
 from rbee.chaos.scenario import Expected, Scenario
-from rbee.chaos.worker_faults import kill_idle
+from rbee.chaos.worker_faults import end_busy_by
 
 async def leave_a_process(scene):
     subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
 
-fault = {"kill": kill_idle, "leave": leave_a_process}[sys.argv[1]]
+fault = {"kill": end_busy_by(signal.SIGKILL), "leave": leave_a_process}[sys.argv[1]]
 adopt_orphans()
-report = trio.run(run_drill, Scenario(name="made", fault=fault), 1, Path(sys.argv[2]))
+folder = Path(sys.argv[2])
+short = folder / "s"
+short.mkdir()
+report = trio.run(run_drill, Scenario(name="made", fault=fault), 1, folder, short)
 sys.stdout.buffer.write(msgspec.json.encode(report))
 """
 
@@ -86,3 +94,18 @@ def test_an_unknown_scenario_is_said_plainly() -> None:
     done = subprocess.run(command, capture_output=True, timeout=30, check=False)
     assert done.returncode == 64
     assert b"there is no scenario 'no-such'" in done.stderr
+
+
+def test_an_interrupted_campaign_leaves_nothing() -> None:
+    command = [sys.executable, "-m", "rbee", "chaos", "--scenario", "worker-very-slow"]
+    with tempfile.TemporaryDirectory(prefix="c-") as folder:
+        environment = {**os.environ, "TMPDIR": folder}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+            campaign = psutil.Process(process.pid)
+            # The drill, its server, two workers and the warden.
+            wait_until(lambda: len(campaign.children(recursive=True)) >= 5, 30, "its servers")
+            family = campaign.children(recursive=True)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+        assert [each for each in family if each.is_running()] == []
+        assert list(Path(folder).iterdir()) == []
