@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 import threading
+import time
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ class Stream:
         self.events: list[Any] = []  # parsed "data:" lines; the last word stays a string
         self.is_over = threading.Event()
         self.has_begun = threading.Event()
+        self.over_unix_s = 0.0
         self._is_streamed = is_streamed
         self._connection = Stream.connect(url, None if reads else 4096)
         payload = {**body, "stream": True} if is_streamed else body
@@ -111,6 +113,7 @@ class Stream:
         except (OSError, http.client.HTTPException):
             pass  # cut, by the test or by the server's end: `raw` has what came
         finally:
+            self.over_unix_s = time.time()
             self._connection.close()
             self.is_over.set()
 

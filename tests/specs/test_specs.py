@@ -7,9 +7,11 @@ import pytest
 
 from tests.specs.audit_steps import STEPS as AUDIT
 from tests.specs.audit_tamper_steps import STEPS as AUDIT_TAMPER
+from tests.specs.deadline_steps import STEPS as DEADLINES
 from tests.specs.evidence_steps import STEPS as EVIDENCE
 from tests.specs.inference_steps import STEPS as INFERENCE
 from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
+from tests.specs.queue_steps import STEPS as QUEUE
 from tests.specs.recovery_steps import STEPS as RECOVERY
 from tests.specs.resource_steps import STEPS as RESOURCES
 from tests.specs.runner import NoSuchStepError, Scenario, Steps, load_scenarios
@@ -23,6 +25,8 @@ ALL._steps = {
     **RECOVERY._steps,
     **RESOURCES._steps,
     **AUDIT._steps,
+    **DEADLINES._steps,
+    **QUEUE._steps,
     **AUDIT_TAMPER._steps,
 }
 SCENARIOS = load_scenarios()

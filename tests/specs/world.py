@@ -27,6 +27,8 @@ class World:
         self.second: Server | None = None
         self.lines: list[str] = []  # of a stream that was read to its end
         self._config = ""
+        self.model = "synthetic"
+        self.at_work = 0  # requests that were, at some moment
         self.instances: list[InstanceRecord] = []  # of each server that was started
         self.rss_bytes = 0
 
@@ -36,6 +38,10 @@ class World:
 
     def configure(self, *, head: str = "", model: str = "", synthetic: str = "") -> None:
         self._config = synthetic_config(head=head, model=model, synthetic=synthetic)
+
+    def configure_bee_tiny(self, *, head: str, places: int) -> None:
+        self.model = "bee-tiny"
+        self._config = f'{head}[[model]]\nref = "bee-tiny"\nbatch_size = {places}\n'
 
     def start(self, *, until_ready: bool = True, through: Sequence[str] = ()) -> Server:
         server = Server(self.directory, self._config, through=through)
@@ -77,6 +83,8 @@ class World:
             server.close()
         if self.second is not None:
             self.second.close()
+        for stream in self.streams:  # those that do not read are still open
+            stream.cut()
 
 
 def chat_body(prompt: str, more: str = "{}", model: str = "synthetic") -> dict[str, Any]:
