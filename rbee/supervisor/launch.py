@@ -54,6 +54,13 @@ LINK_TAIL_S: Final = 1.0
 
 Spawn = Callable[[list[str], dict[str, str], list[int], int], Process]
 
+Killed = Callable[[str, int, str, str], None]
+"""Hears of each signal that ends a worker: worker id, pid, name of the signal, reason."""
+
+
+def _unheard(_worker: str, _pid: int, _signal: str, _reason: str) -> None:
+    """Where nobody wants to know."""
+
 
 class EngineChild:
     """A worker process and its link."""
@@ -66,7 +73,9 @@ class EngineChild:
         link: Link,
         secret: bytes,
         log: Log,
+        killed: Killed,
     ) -> None:
+        self._killed = killed
         self.pid: Final = process.pid
         self.secret: Final = secret
         self.worker_id: Final = worker_id
@@ -94,6 +103,7 @@ class EngineChild:
         self._log.warning(
             "worker_killed", worker=self.worker_id, pid=self.pid, signal="SIGKILL", reason=reason
         )
+        self._killed(self.worker_id, self.pid, "SIGKILL", reason)
         self._process.signal_group(signal.SIGKILL)
         self.custody.kill()
 
@@ -123,6 +133,7 @@ class Launcher:
     log: Log
     spawn: Spawn = Process
     custody: Callable[[str], Custody] = loose_custody
+    killed: Killed = _unheard
 
     async def __call__(self, worker_id: str, *, task_status: trio.TaskStatus[Child]) -> None:
         """Start the worker and own it. Cancelling runs the ladder.
@@ -171,7 +182,7 @@ class Launcher:
         with contextlib.suppress(BrokenPipeError):  # ended already: its exit code will say why
             os.write(pipes.boot_write, json.dumps(boot).encode())  # far below what a pipe holds
         pipes.open_gate()
-        return EngineChild(worker_id, process, custody, link, secret, self.log)
+        return EngineChild(worker_id, process, custody, link, secret, self.log, self.killed)
 
     async def _own(
         self, child: EngineChild, pipes: "_Pipes", task_status: trio.TaskStatus[Child]
@@ -259,10 +270,12 @@ class Launcher:
         )  # fmt: skip
 
     def _signal(self, child: EngineChild, number: signal.Signals) -> None:
+        reason = "did not stop when asked"
         self.log.warning(
             "worker_killed", worker=child.worker_id, pid=child.pid, signal=number.name,
-            reason="did not stop when asked",
+            reason=reason,
         )  # fmt: skip
+        self.killed(child.worker_id, child.pid, number.name, reason)
         child._process.signal_group(number)
         if number is signal.SIGKILL:
             child.custody.kill()

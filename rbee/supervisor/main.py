@@ -27,7 +27,7 @@ from rbee.errors import ErrorCode, ExitCode, RequestError
 from rbee.logs import Log, open_log
 from rbee.supervisor.adopted import become_subreaper, keep_reaping
 from rbee.supervisor.api.app import make_face
-from rbee.supervisor.audited import Presence
+from rbee.supervisor.audited import Lives, Presence
 from rbee.supervisor.bind import Bind, check_bind, parse_bind
 from rbee.supervisor.catalogue import plan_workers
 from rbee.supervisor.cgroup import own_places
@@ -162,12 +162,14 @@ class _House:
 
 def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log) -> _House:
     slots = [Slot(plan) for plan in plans]
+    lives = Lives(outside.audit)
     pool = Pool(
         slots,
         backlog=(config.server.queue_requests_max, config.server.queue_tokens_max),
         limits=config.worker,
         clock=trio.current_time,
         log=log,
+        lives=lives,
     )
     drain_asked, hurry, hopeless = trio.Event(), trio.Event(), trio.Event()
     lines = LastLines(log)
@@ -179,9 +181,15 @@ def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log)
             hopeless.set()
             drain_asked.set()
 
-    custody = outside.instance.custody
     surroundings = Surroundings(
-        launch=Launcher(outside.links, config.worker, hurry, lines, custody=custody),
+        launch=Launcher(
+            outside.links,
+            config.worker,
+            hurry,
+            lines,
+            custody=outside.instance.custody,
+            killed=lives.killed,
+        ),
         worker=config.worker,
         restart=config.restart,
         delivery=pool,
@@ -189,6 +197,7 @@ def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log)
         log=lines,
         evidence=CrashRecorder(lines, crashes, survey_gpus),
         slot_failed=note_failed,
+        lives=lives,
     )
     operations = Operations(slots, pool, crashes, trio.current_time, int(time.time()))
     return _House(

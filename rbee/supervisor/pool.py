@@ -19,6 +19,7 @@ from rbee.ask import Ask
 from rbee.config import WorkerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.logs import Log
+from rbee.supervisor.audited import Lives
 from rbee.supervisor.backlog import (
     WAIT_TO_DEADLINE_MAX,
     Rates,
@@ -41,7 +42,7 @@ class Pool:
       backlog: how many requests may wait, and how many tokens they may have together.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it works with, once each
         self,
         slots: Iterable[Slot],
         *,
@@ -49,7 +50,9 @@ class Pool:
         limits: WorkerConfig,
         clock: Callable[[], float],
         log: Log,
+        lives: Lives | None = None,
     ) -> None:
+        self._lives = lives
         self._quarantine = Quarantine(secrets.token_bytes(32), limits.quarantine_s)
         self._dispatch = Dispatch(slots, backlog, self._quarantine, clock, self._drop)
         self._rates = Rates()
@@ -130,10 +133,13 @@ class Pool:
     def worker_ready(self, worker: Worker) -> None:
         ready = worker.ready
         assert ready is not None
+        load_s = self._clock() - worker.started_s
+        if self._lives is not None:
+            self._lives.ready(worker.worker_id, worker.pid, load_s)
         self._log.info(
             "worker_ready", worker=worker.worker_id, pid=worker.pid, model=worker.model,
             engine=ready.engine, device=ready.device, context_length=ready.context_length,
-            batch_size=ready.batch_size, load_s=round(self._clock() - worker.started_s, 3),
+            batch_size=ready.batch_size, load_s=round(load_s, 3),
         )  # fmt: skip
         self._dispatch.pump(worker.model)
 

@@ -10,6 +10,7 @@ import trio
 
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.logs import Log
+from rbee.supervisor.audited import Failed, Lives
 from rbee.supervisor.breaker import Breaker, BreakerState
 from rbee.supervisor.child import Launch
 from rbee.supervisor.liveness import FATAL, Pace
@@ -149,6 +150,7 @@ class Surroundings:
     log: Log
     evidence: SlotEvidence | None = None
     slot_failed: Callable[[Slot], None] = lambda _slot: None
+    lives: Lives | None = None  # None: nothing is recorded
 
 
 async def keep_filled(slot: Slot, around: Surroundings) -> None:
@@ -184,8 +186,15 @@ async def _fill_once(
       What is to become of the slot, and when the worker was gone.
     """
     plan = replace(slot.plan, pace=slot.pace)
+
+    def hold(worker: Worker) -> None:
+        slot._hold(worker)
+        if around.lives is not None:
+            engine = slot.model.engine
+            around.lives.spawned(slot.slot_id, worker.pid, slot.model.name, engine)
+
     ending = await run_worker(
-        around.launch, plan, around.worker, around.delivery, slot._hold, around.evidence
+        around.launch, plan, around.worker, around.delivery, hold, around.evidence
     )
     gone_s = trio.current_time()
     worker = slot._release(ending)
@@ -195,6 +204,8 @@ async def _fill_once(
     verdict = slot._breaker.ended(told, around.restart, around.chance.random())
     if verdict.failure is None:
         around.log.info("worker_gone", worker=slot.slot_id, how=str(ending))
+        if around.lives is not None and worker is not None:
+            around.lives.ended(slot.slot_id, worker.pid, str(ending))
         if around.evidence is not None and worker is not None:
             around.evidence.forget(worker)
         return verdict, gone_s
@@ -203,10 +214,26 @@ async def _fill_once(
         "worker_failed", worker=slot.slot_id, cause=verdict.failure.cause.value, how=str(ending),
         failures=verdict.failures, state=ending.last_state.value, restart_in_s=verdict.delay_s,
     )  # fmt: skip
+    if around.lives is not None:
+        pid = worker.pid if worker is not None else None
+        verdict_name = ending.verdict.value if ending.verdict in FATAL else ""
+        around.lives.failed(slot.slot_id, pid, verdict_name, _failed(ending, verdict))
     if around.evidence is not None and worker is not None:
         crash_id = around.evidence.report(worker, ending, verdict)
         reports.start_soon(around.evidence.write, crash_id)
     return verdict, gone_s
+
+
+def _failed(ending: WorkerExit, verdict: Verdict) -> Failed:
+    assert verdict.failure is not None
+    return Failed(
+        cause=verdict.failure.cause.value,
+        how=str(ending),
+        exit_code=ending.exit_code,
+        signal=ending.signal,
+        failures=verdict.failures,
+        delay_s=verdict.delay_s,
+    )
 
 
 def _for_rules(ending: WorkerExit, pardons: int) -> Ending:
