@@ -104,6 +104,14 @@ async def test_a_worker_that_cannot_answer_is_killed_all_the_same(
     assert place.newest()["stacks"] == []
 
 
+def written(folder: Path) -> list[Path]:
+    """The reports in it. A mocked clock does not wait for the thread that writes: we do."""
+    until_s = time.monotonic() + 10
+    while time.monotonic() < until_s and not list(folder.glob("*.json")):
+        time.sleep(0.01)
+    return list(folder.glob("*.json"))
+
+
 async def test_a_crash_is_reported_and_the_next_worker_comes_after_its_backoff(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -112,11 +120,7 @@ async def test_a_crash_is_reported_and_the_next_worker_comes_after_its_backoff(
     report = place.newest()
     assert (report["cause"], report["how"]) == ("crash", "ended by signal 11")
     assert place.launch.launched_at_s[1] == pytest.approx(5 + 1, abs=0.05)
-    # A mocked clock does not wait for the thread that writes.
-    until_s = time.monotonic() + 10
-    while time.monotonic() < until_s and not list(place.crashes.folder.glob("*.json")):
-        time.sleep(0.01)
-    files = list(place.crashes.folder.glob("*.json"))
+    files = written(place.crashes.folder)
     assert [file.stem for file in files] == [report["id"]]
     assert any(event == "crash_reported" for event, _ in place.log.events)
 
