@@ -10,7 +10,7 @@ from rbee.chaos.server import Setting
 OF_CLIENTS: Final = (
     Scenario(name="clients-vanish", fault=faults.vanish, is_quick=True),
     Scenario(name="clients-idle", fault=faults.idle, is_quick=True),
-    Scenario(name="clients-read-nothing", fault=faults.read_nothing, is_quick=True),
+    Scenario(name="clients-read-nothing", fault=faults.read_nothing),
     Scenario(name="clients-write-slowly", fault=faults.write_slowly),
     Scenario(name="clients-half-close", fault=faults.half_close),
     Scenario(name="clients-send-nonsense", fault=faults.nonsense),

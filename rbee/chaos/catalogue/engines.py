@@ -73,10 +73,10 @@ OF_ENGINES: Final = (
             restarts=(0, 3),
         ),
     ),
-    _quick(_guilty(
+    _guilty(
         "worker-beats-without-tokens", "An engine step never returns; the beats go on.",
         'fault = "hang_in_step"',
-    )),
+    ),
     _guilty(
         "worker-livelocked", "Engine steps go on and bring no token.",
         'fault = "silent_step"\nfault_after_steps = 5',
@@ -123,7 +123,6 @@ OF_ENGINES: Final = (
         name="worker-talks-much",
         fault=faults.harmless("A worker prints far more than its pipe holds."),
         setting=_waiting('fault = "chatter"'),
-        is_quick=True,
     ),
     Scenario(
         name="worker-fork-bomb",
@@ -153,10 +152,10 @@ OF_ENGINES: Final = (
         "model-exits-at-once", "A second model's worker exits with 1 while it loads.",
         "load_failure", 3, 'fault = "exit_in_load"',
     )),
-    _quick(_never_serves(
+    _never_serves(
         "model-badly-configured", "A second model's worker exits with 78 while it loads.",
         "bad_config", 1, 'fault = "exit_in_load"\nexit_code = 78',
-    )),
+    ),
     _never_serves(
         "model-does-not-fit", "A second model does not fit into memory.",
         "out_of_memory", 1, 'fault = "out_of_memory"',

@@ -23,7 +23,6 @@ OF_WORKERS: Final = (
         fault=faults.kill_idle,
         load=Load(clients=0),
         expected=_once(),
-        is_quick=True,
     ),
     Scenario(
         name="worker-killed-busy",
