@@ -14,6 +14,8 @@ from rbee.chaos.server import DrillError
 
 PROMPT: Final = "[now]"
 LIVE_TIMEOUT_S: Final = 2.0
+WATCH_S: Final = 8.0
+LOOK_EVERY_S: Final = 0.05
 
 FaultOf = Callable[[Scene], Awaitable[None]]
 
@@ -73,7 +75,7 @@ async def flood(scene: Scene) -> None:
             began_s = trio.current_time()
             await _ask_health(scene)
             slowest_s = max(slowest_s, trio.current_time() - began_s)
-            await trio.sleep(0.05)
+            await trio.sleep(LOOK_EVERY_S)
     scene.notes.append(f"slowest health answer {slowest_s * 1000:.0f} ms")
     rows = await scene.server.workers()
     for row in rows:  # the flood would go on for as long as the worker lives
@@ -91,7 +93,7 @@ async def grow_silent(scene: Scene) -> None:
     scene.strike()
     with trio.move_on_after(WAIT_TIMEOUT_S):
         while not scene.server.count("worker_failed"):
-            await trio.sleep(0.05)
+            await trio.sleep(LOOK_EVERY_S)
     scene.clients.go_on()
 
 
@@ -122,6 +124,3 @@ async def _ask_health(scene: Scene) -> None:
         raise DrillError(f"/health/live within {LIVE_TIMEOUT_S:g} s: {error!r}") from error
     if answer.status_code != 200:
         raise DrillError(f"/health/live: status {answer.status_code}")
-
-
-WATCH_S: Final = 8.0

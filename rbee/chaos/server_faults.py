@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from rbee.chaos.engine_faults import PROMPT
-from rbee.chaos.processes import children, descriptors, mark
+from rbee.chaos.processes import children, descriptors, mark, signal_child
 from rbee.chaos.scene import Scene
 
 STOPPED_S: Final = 3.0
@@ -41,8 +41,9 @@ async def kill_server_and_warden(scene: Scene) -> None:
         if each.pid not in pids and not mark(each.pid)
     ]
     scene.strike()
-    for pid in [*wardens, scene.server.pid]:
-        os.kill(pid, signal.SIGKILL)
+    for pid in wardens:
+        signal_child(scene.server.pid, pid, signal.SIGKILL)
+    scene.server.signal(signal.SIGKILL)
     scene.clients.stop()
 
 
