@@ -124,18 +124,17 @@ class _Drill:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(scene.clients.run)
             await scene.clients.wait_begun(self.scenario.load.clients)
-            async with trio.open_nursery() as probing:
-                probing.start_soon(prober.run)
-                await prober.wait_served(1)
-                await self.scenario.fault(scene)
-                if self.scenario.ends == "after":
-                    await self._wait_healed(scene)
-                    await prober.wait_served(2)
-                    self.found.away_s = prober.away_s
-                else:
-                    await self.server.wait_ended(self.scenario.expected.end_s + GIVE_UP_MORE_S)
-                    self.found.end_s = time.monotonic() - scene.struck_s
-                probing.cancel_scope.cancel(reason="seen enough")
+            nursery.start_soon(prober.run)
+            await prober.wait_served(1)
+            await self.scenario.fault(scene)
+            if self.scenario.ends == "after":
+                await self._wait_healed(scene)
+                await prober.wait_served(2)
+                self.found.away_s = prober.away_s
+            else:
+                await self.server.wait_ended(self.scenario.expected.end_s + GIVE_UP_MORE_S)
+                self.found.end_s = time.monotonic() - scene.struck_s
+            prober.stop()
             scene.clients.stop()
         if self.scenario.ends == "after":
             await self._look_around(descriptors_before)

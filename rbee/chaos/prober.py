@@ -29,19 +29,27 @@ class Prober:
         self._open = 0
         self._last_s = time.monotonic()
         self._away_s = 0.0
+        self._is_stopping = False
 
     @property
     def away_s(self) -> float:
         return max(self._away_s, time.monotonic() - self._last_s)
 
     async def run(self) -> None:
-        """Probe until cancelled. What is lost is in the clients' tally."""
+        """Returns once `stop` was said and the last probe has its answer.
+
+        What was not served is in the clients' tally.
+        """
         async with open_client(TIMEOUT_S) as client, trio.open_nursery() as nursery:
-            while True:
+            while not self._is_stopping:
                 await self._clients.wait_may_ask()
                 if self._open < OPEN_MAX:
                     nursery.start_soon(self._probe, client)
                 await trio.sleep(EVERY_S)
+
+    def stop(self) -> None:
+        """Probe no more; what is open may end."""
+        self._is_stopping = True
 
     async def wait_served(self, count: int) -> None:
         """Wait until so many more probes were served."""
