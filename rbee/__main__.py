@@ -38,6 +38,9 @@ def _run(arguments: Sequence[str]) -> int:
     except RbeeError as error:
         say(f"rbee: {error}")
         return exit_code_of(error)
+    except OSError as error:  # the world's fault, by a call that no one else speaks for
+        say(f"rbee: the system refuses: {error}")
+        return ExitCode.OS_ERROR
     except Exception:  # noqa: BLE001 (shown whole, and it ends the process)
         import traceback
 

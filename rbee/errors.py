@@ -32,6 +32,10 @@ class AuditError(RbeeError):
     """
 
 
+class SystemRefusedError(RbeeError):
+    """The system refuses what a supervisor cannot do without: a thread, a descriptor."""
+
+
 class LocalProtocolError(RbeeError):
     """Our own end of a link tried to say what may not be said now."""
 
@@ -65,6 +69,7 @@ class ExitCode(enum.IntEnum):
     DATA = 65  # a worker: the model's files are broken or of a kind its engine cannot read
     UNAVAILABLE = 69  # no slot can ever be ready
     SOFTWARE = 70  # a bug in rbee
+    OS_ERROR = 71  # the system refuses a thread, a descriptor, memory
     CANT_CREATE = 73  # run directory or socket cannot be made
     PROTOCOL = 76  # a worker: the supervisor spoke another version, or out of turn
     NO_PERMISSION = 77

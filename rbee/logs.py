@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol, TextIO, cast
 import msgspec
 
 from rbee.config import LogConfig
+from rbee.threads import thread_refusals
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -76,7 +77,7 @@ class LineWriter(io.TextIOBase):
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _run(self) -> None:
-        told = 0
+        told = lost = 0
         is_open = True
         while is_open:
             lines = [self._waiting.get()]
@@ -85,21 +86,32 @@ class LineWriter(io.TextIOBase):
                 while lines[-1] is not None and len(lines) < BATCH_LINES_MAX:
                     lines.append(self._waiting.get_nowait())
             is_open = lines[-1] is not None
-            self._write_all("".join(line for line in lines if line is not None))
+            text = "".join(line for line in lines if line is not None)
+            if not self._write_all(text):
+                lost += text.count("\n")
             # Only `write` adds to the count and only this thread remembers what it has told.
-            if (dropped := self._dropped) > told:
-                self._write_all(f'{{"event": "log_lines_dropped", "lines": {dropped - told}}}\n')
-                told = dropped
+            gone = self._dropped + lost
+            notice = f'{{"event": "log_lines_dropped", "lines": {gone - told}}}\n'
+            if gone > told and self._write_all(notice):
+                told = gone
 
-    def _write_all(self, text: str) -> None:
+    def _write_all(self, text: str) -> bool:
+        """False: the reader is gone, or the disk is full. Of the lines some may have left."""
         data = text.encode("utf-8", "replace")
-        with contextlib.suppress(OSError):  # the reader is gone, or the disk is full
+        try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
+        except OSError:
+            return False
+        return True
 
 
 def open_log(config: LogConfig) -> Log:
-    """Set up logging for this process."""
+    """Set up logging for this process.
+
+    Raises:
+      OSError: no thread can be started for it.
+    """
     import structlog  # noqa: PLC0415  # 130 ms that `rbee --help` need not pay
 
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -115,7 +127,8 @@ def open_log(config: LogConfig) -> Log:
             structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(_to_json),
         ]
-    writer = LineWriter(_STDERR)
+    with thread_refusals():
+        writer = LineWriter(_STDERR)
     atexit.register(writer.close)
     structlog.configure(
         processors=[*shared, *renderer],

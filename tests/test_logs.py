@@ -1,5 +1,6 @@
 """The log: whole lines, in order; and a reader that stalls stops nobody."""
 
+import errno
 import json
 import os
 import subprocess
@@ -48,6 +49,30 @@ def test_a_reader_that_stalls_stops_nobody_and_what_was_dropped_is_told() -> Non
     assert sum(event["lines"] for event in told) + len(lines) - len(told) == (
         WAITING_LINES_MAX + 5000
     )
+
+
+def test_a_line_that_a_full_disk_took_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    has_failed = threading.Event()
+
+    def full_once(descriptor: int, data: bytes) -> int:
+        if descriptor == write_fd and not has_failed.is_set():
+            has_failed.set()
+            raise OSError(errno.ENOSPC, "full")
+        return write(descriptor, data)
+
+    monkeypatch.setattr(os, "write", full_once)
+    read_fd, write_fd = os.pipe()
+    writer = LineWriter(write_fd)
+    writer.write("one\n")
+    assert has_failed.wait(5)
+    writer.write("two\n")
+    writer.close()
+    os.close(write_fd)
+    lines: list[str] = []
+    read_all(read_fd, lines)
+    assert json.loads(lines[0]) == {"event": "log_lines_dropped", "lines": 1}
+    assert lines[1:] == ["two\n"]
 
 
 def test_a_reader_that_is_gone_is_no_error() -> None:

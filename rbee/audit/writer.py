@@ -25,6 +25,7 @@ from rbee.audit.trail import ACTOR, Trail
 from rbee.config import AuditConfig
 from rbee.errors import AuditError
 from rbee.logs import Log
+from rbee.threads import thread_refusals
 
 # Notes that wait for a disk; some MiB. What concerns security has room of its own behind them.
 WAITING_MAX: Final = 10_000
@@ -69,7 +70,11 @@ class _Waiting:
 
 
 class AuditWriter:
-    """Writes a trail from a thread of its own. `close` ends it."""
+    """Writes a trail from a thread of its own. `close` ends it.
+
+    Raises:
+      OSError: no thread can be started for it.
+    """
 
     def __init__(self, trail: Trail, config: AuditConfig, log: Log) -> None:
         self._trail = trail
@@ -90,7 +95,8 @@ class AuditWriter:
         self._is_closing = False
         self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
-        self._thread.start()
+        with thread_refusals():
+            self._thread.start()
 
     # --- from any thread
 

@@ -11,6 +11,7 @@ from rbee.errors import (
     ExitCode,
     RbeeError,
     RunDirError,
+    SystemRefusedError,
 )
 
 # Beside `ExitCode`, which is for processes that fail: answers, and what every program has.
@@ -78,6 +79,7 @@ _CODES: Final[tuple[tuple[type[RbeeError], int], ...]] = (
     (BindError, ExitCode.UNAVAILABLE),
     (UnreachableError, ExitCode.UNAVAILABLE),
     (RunDirError, ExitCode.CANT_CREATE),
+    (SystemRefusedError, ExitCode.OS_ERROR),
     (OutputError, IO_ERROR),
     (AuditError, IO_ERROR),
     (ReaderGoneError, BROKEN_PIPE),

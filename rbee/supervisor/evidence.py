@@ -4,6 +4,7 @@ Rule 1: nobody waits long for it: `secure` is cancelled by its caller, `report` 
 Rule 2: a report holds no prompt, no answer and no secret: of requests only ids and counts.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from rbee.supervisor.devices import GpuSurvey
 from rbee.supervisor.last_lines import LastLines, Line
 from rbee.supervisor.restart import Verdict
 from rbee.supervisor.worker import Worker, WorkerExit
+from rbee.threads import thread_refusals
 
 # Stacks were told when this long no line has come.
 QUIET_S: Final = 0.03
@@ -79,7 +81,10 @@ class CrashRecorder:
         problem = f"not within {WRITE_S_MAX:g} s"
         with trio.move_on_after(WRITE_S_MAX) as waiting:
             try:
-                await trio.to_thread.run_sync(self._crashes.write, crash_id, abandon_on_cancel=True)
+                with thread_refusals():
+                    await trio.to_thread.run_sync(
+                        self._crashes.write, crash_id, abandon_on_cancel=True
+                    )
             except OSError as error:
                 problem = error.strerror or type(error).__name__
             else:
@@ -107,9 +112,10 @@ class CrashRecorder:
             self._stacks[worker.worker_id] = self._lines.since(worker.worker_id, before)
 
     async def _survey(self, worker: Worker) -> None:
-        self._surveys[worker.worker_id] = await trio.to_thread.run_sync(
-            self._gpus, abandon_on_cancel=True, limiter=self._one_survey
-        )
+        with contextlib.suppress(OSError), thread_refusals():  # the report does without
+            self._surveys[worker.worker_id] = await trio.to_thread.run_sync(
+                self._gpus, abandon_on_cancel=True, limiter=self._one_survey
+            )
 
     def _head(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> dict[str, Any]:
         now = datetime.fromtimestamp(self._clock(), UTC)

@@ -26,6 +26,7 @@ from rbee.supervisor.custody import Custody, loose_custody
 from rbee.supervisor.memory_watch import watch_memory
 from rbee.supervisor.output import capture
 from rbee.supervisor.process import Process
+from rbee.threads import thread_refusals
 from rbee.transport.link import Link, LinkFactory
 from rbee.wire import STACKS_SIGNAL, Stop, encode
 
@@ -174,7 +175,8 @@ class Launcher:
         custody.born(process.identity)
         try:
             # The kernel may take 10 ms to move it, in which streams would stand still.
-            await trio.to_thread.run_sync(custody.admit, process.identity)
+            with thread_refusals():
+                await trio.to_thread.run_sync(custody.admit, process.identity)
         except BaseException:  # where it cannot be held or found again it must not run
             process.reap()
             raise

@@ -14,6 +14,7 @@ import random
 import signal
 import socket
 import time
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +24,7 @@ import trio
 from rbee import __version__
 from rbee.audit import Audit, open_audit, place_in
 from rbee.config import Config
-from rbee.errors import ErrorCode, ExitCode, RequestError
+from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
 from rbee.logs import Log, open_log
 from rbee.supervisor.adopted import become_subreaper, keep_reaping
 from rbee.supervisor.api.app import make_face
@@ -70,7 +71,7 @@ def serve(config: Config) -> int:
       The exit code: 0 after a clean shutdown, UNAVAILABLE where no slot could serve any more.
 
     Raises:
-      RbeeError: it cannot start: configuration, address or run directory.
+      RbeeError: it cannot start: configuration, address or run directory; or cannot go on.
     """
     log = open_log(config.log)
     bind = parse_bind(config.server.bind)
@@ -109,6 +110,10 @@ def serve(config: Config) -> int:
             trio.run(_run, house, sockets, limits)
             code = ExitCode.UNAVAILABLE if house.hopeless.is_set() else ExitCode.OK
         except Exception as bug:
+            if (refusal := _refusal(bug)) is not None:
+                code = ExitCode.OS_ERROR
+                message = f"the supervisor cannot go on, as the system refuses: {refusal}"
+                raise SystemRefusedError(message) from bug
             log.error("supervisor_failed", exc_info=bug)  # noqa: TRY400  # any logger, not logging's
         finally:
             links.close()
@@ -118,6 +123,17 @@ def serve(config: Config) -> int:
     if code is not ExitCode.SOFTWARE:
         log.info("supervisor_stopped", pid=os.getpid())
     return code
+
+
+def _refusal(bug: BaseException) -> str | None:
+    """What the system refused, and where, if that is all that is wrong; else None: a bug."""
+    if isinstance(bug, BaseExceptionGroup):
+        told = [_refusal(each) for each in bug.exceptions]
+        return None if None in told else told[0]
+    if not isinstance(bug, OSError):
+        return None
+    frame = traceback.extract_tb(bug.__traceback__)[-1]
+    return f"{bug} (at {Path(frame.filename).name}:{frame.lineno}, {frame.name})"
 
 
 def _calm_collector() -> None:

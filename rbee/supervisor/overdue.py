@@ -11,6 +11,7 @@ from typing import Final
 
 from rbee.errors import ExitCode
 from rbee.logs import Log
+from rbee.threads import thread_refusals
 
 # The log is written by a thread, which gets so long for its last lines.
 LAST_LINES_S: Final = 0.2
@@ -22,18 +23,24 @@ class Overdue:
     def __init__(self, limit_s: float, log: Log) -> None:
         self._limit_s = limit_s
         self._log = log
+        self._begun = threading.Event()
         self._ended = threading.Event()
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="overdue", daemon=True).start()
+        self._begun.set()
 
     def __enter__(self) -> "Overdue":
+        """Raises: OSError: no thread can be started. At the end that would be too late to tell."""
+        with thread_refusals():
+            threading.Thread(target=self._run, name="overdue", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self._begun.set()
 
     def _run(self) -> None:
+        self._begun.wait()
         if self._ended.wait(self._limit_s):
             return
         self._log.error(

@@ -157,11 +157,18 @@ def _as_os_error(error: zmq.ZMQError) -> OSError:
 
 
 class LinkFactory:
-    """Opens links in one run directory. Owns the ZeroMQ context."""
+    """Opens links in one run directory. Owns the ZeroMQ context.
+
+    Raises:
+      OSError: a descriptor cannot be had.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        try:
+            self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(io_threads=1)
+        except zmq.ZMQError as error:
+            raise _as_os_error(error) from error
         self._context.setsockopt(zmq.MAX_SOCKETS, 4096)
 
     def open(self, name: str) -> tuple[Link, Path]:

@@ -10,6 +10,7 @@ from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.asgi import receive_part
 from rbee.supervisor.api.visit import Visit
+from rbee.threads import thread_refusals
 
 T = TypeVar("T")
 
@@ -43,7 +44,11 @@ class BodyReader:
             raise body_timeout(self._timeout_s)
         if len(raw) <= INLINE_BYTES_MAX:
             return parse(raw)
-        return await trio.to_thread.run_sync(parse, raw, limiter=self._parsers)
+        try:
+            with thread_refusals():
+                return await trio.to_thread.run_sync(parse, raw, limiter=self._parsers)
+        except OSError:  # better late for some than never for this one
+            return parse(raw)
 
     async def _read_all(self, receive: Receive) -> bytes:
         parts: list[bytes] = []
