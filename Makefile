@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.rbee-installed
 
-.PHONY: help setup serve test test-gpu check lint bench bench-peers lock bee-tiny clean
+.PHONY: help setup serve simulate test test-gpu check lint bench bench-peers lock bee-tiny clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,6 +26,11 @@ test: setup ## all tests that this machine allows
 	$(BIN)/python -m coverage run -m pytest $(ARGS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --skip-covered --skip-empty
+
+SEEDS ?= 10000
+
+simulate: setup ## play SEEDS simulated hours of the supervisor, with faults
+	$(BIN)/python -m tests.simulation --seeds 0:$(SEEDS) $(ARGS)
 
 test-gpu: setup ## the tests that need an NVIDIA GPU and the exllamav2 extra
 	$(BIN)/python -m pytest -m gpu $(ARGS)

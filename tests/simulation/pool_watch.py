@@ -1,0 +1,154 @@
+"""Looks at the pool after each word that it hears of a worker: are its books right?
+
+It stands between the workers and the pool as `SlotDelivery`, and notes what the judge of requests
+needs to know: who was interrupted how often, and what was in work at which crash.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Final, cast
+
+import trio
+
+from rbee.supervisor.failover import may_be_a_requests_doing
+from rbee.supervisor.launch import EngineChild
+from rbee.supervisor.open_request import OpenRequest
+from rbee.supervisor.pool import Pool
+from rbee.supervisor.slot import Slot
+from rbee.supervisor.worker import Worker, WorkerExit
+from rbee.wire import Failed, Step
+from tests.simulation.oracle import ask_key
+from tests.simulation.sim_link import SimLink
+from tests.simulation.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """The end of a worker that one of its requests may be guilty of."""
+
+    at_s: float
+    in_work: frozenset[str]  # ask keys
+
+
+class PoolWatch:
+    """Implements `SlotDelivery`."""
+
+    def __init__(self, pool: Pool, slots: list[Slot], trace: Trace) -> None:
+        self.interruptions: Final[defaultdict[str, list[int]]] = defaultdict(list)
+        self.crashes: Final[list[Crash]] = []
+        self._pool = pool
+        self._slots = slots
+        self._trace = trace
+
+    # --- what workers and slots say
+
+    def worker_ready(self, worker: Worker) -> None:
+        self._pool.worker_ready(worker)
+        self.check()
+
+    def step_done(self, worker: Worker, step: Step) -> None:
+        self._trace.note(
+            f"step {worker.worker_id} {[(d.request_id, d.index) for d in step.deltas]}"
+        )
+        self._pool.step_done(worker, step)
+        self.check()
+
+    def request_failed(self, worker: Worker, failed: Failed) -> None:
+        self._trace.note(f"failed {worker.worker_id} {failed.request_id} {failed.code}")
+        self._pool.request_failed(worker, failed)
+        self.check()
+
+    def room_made(self, worker: Worker) -> None:
+        self._trace.note(f"room {worker.worker_id}")
+        self._pool.room_made(worker)
+        self.check()
+
+    def turn_done(self) -> None:
+        self._pool.turn_done()
+        self.check()
+
+    def worker_gone(self, worker: Worker, ending: WorkerExit) -> None:
+        self._trace.note(f"gone {worker.worker_id} {ending}")
+        self._note_end(worker, ending)
+        self._pool.worker_gone(worker, ending)
+        self.check()
+
+    def slot_failed(self, slot: Slot) -> None:
+        self._pool.slot_failed(slot)
+        self.check()
+
+    def pardons(self, slot_id: str) -> int:
+        return self._pool.pardons(slot_id)
+
+    def _note_end(self, worker: Worker, ending: WorkerExit) -> None:
+        dispatch = self._pool._dispatch
+        mine = list(dispatch._at.get(worker, {}).values())
+        for request in mine:
+            self.interruptions[_name(request)].append(request.course.tokens)
+        may_be = may_be_a_requests_doing(
+            was_asked=ending.was_asked, fault=ending.fault, exit_code=ending.exit_code,
+            signal=ending.signal,
+        )  # fmt: skip
+        in_work = [*mine, *dispatch._leaving.get(worker, [])]
+        if may_be and in_work:
+            keys = frozenset(ask_key(each.ask) for each in in_work)
+            self.crashes.append(Crash(trio.current_time(), keys))
+
+    # --- the books
+
+    def check(self) -> None:
+        pool, dispatch, expect = self._pool, self._pool._dispatch, self._trace.expect
+        is_known = len(pool._open) == len(dispatch._waiting) + len(dispatch._sent)
+        expect(is_known, "an open request neither waits nor is at a worker")
+        expect(dispatch.queued == len(dispatch._waiting), "a line holds who does not wait")
+        at = sum(len(there) for there in dispatch._at.values())
+        expect(at == len(dispatch._sent), "a request is at no worker, or at two")
+        for worker, there in dispatch._at.items():
+            self._check_worker(worker, there)
+        for slot in self._slots:
+            self._check_idle(slot)
+
+    def _check_worker(self, worker: Worker, there: dict[int, OpenRequest]) -> None:
+        expect = self._trace.expect
+        on_link = {each.request_id for each in worker.requests if not each.is_cancelled}
+        expect(on_link == there.keys(), f"{worker.worker_id} works on what nobody knows of")
+        if worker.ready is not None:
+            is_bounded = worker.open_requests <= worker.batch_size
+            expect(is_bounded, f"{worker.worker_id} has more than its batch")
+        dispatch = self._pool._dispatch
+        if worker in dispatch._kept and dispatch.suspect_at(worker) is not None:
+            expect(len(there) == 1, f"{worker.worker_id} has others beside a suspect")
+
+    def _check_idle(self, slot: Slot) -> None:
+        """Nobody waits while a worker has room, unless one is kept for suspects."""
+        worker, dispatch, model = slot.worker, self._pool._dispatch, slot.model.name
+        if worker is None or not worker.takes_requests or _link(worker).is_deaf:
+            return
+        if dispatch._kept or dispatch.has_suspects(model):
+            return
+        has_waiting = dispatch.has_waiting(model)
+        self._trace.expect(not has_waiting, f"{slot.slot_id} has room, and somebody waits")
+
+    def check_empty(self) -> None:
+        """At the end nothing is left in any book."""
+        pool, dispatch = self._pool, self._pool._dispatch
+        left = Counter(
+            open=len(pool._open),
+            touched=len(pool._touched),
+            waiting=len(dispatch._waiting),
+            sent=len(dispatch._sent),
+            at=len(dispatch._at),
+            leaving=len(dispatch._leaving),
+            kept=len(dispatch._kept),
+            queued=dispatch.queued,
+        )
+        kept = {name: count for name, count in left.items() if count}
+        self._trace.expect(not kept, f"left in the pool's books: {kept}")
+
+
+def _link(worker: Worker) -> SimLink:
+    return cast(SimLink, cast(EngineChild, worker.child)._link)
+
+
+def _name(request: OpenRequest) -> str:
+    return f"{request.correlation_id} {ask_key(request.ask)}"

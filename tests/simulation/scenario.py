@@ -1,0 +1,337 @@
+"""What is to happen in one simulation: drawn from its seed, before it begins. Pure.
+
+Rule: each part has a random source of its own, named after the seed and the part. So the requests
+of a seed stay the same when it is changed how faults are drawn.
+"""
+
+import enum
+import random
+from dataclasses import dataclass
+from typing import Final
+
+from rbee.config import RestartConfig, WorkerConfig
+from rbee.errors import ErrorCode
+from tests.simulation.oracle import Poison, Script
+
+# From the last fault on, until all must be served again.
+HEAL_S: Final = 100.0
+
+# What is asked then must be answered within so much.
+CALM_S: Final = 150.0
+
+# Time that the end of a simulation is given beside these.
+CLOSE_S: Final = 30.0
+
+SLOTS_MAX: Final = 3  # of a model
+
+# What an order asks for, about.
+ANSWER_TOKENS: Final = 40
+
+
+class Weather(enum.Enum):
+    """Which faults there are."""
+
+    FAIR = "fair"  # none
+    OUTSIDE = "outside"  # workers are killed from outside; boxes freeze
+    POISON = "poison"  # as above, and there are requests that end their workers
+    STORM = "storm"  # everything
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """One model, its slots, and how fast its workers are."""
+
+    name: str
+    slots: tuple[str, ...]
+    batch_size: int
+    import_s: float
+    load_s: float
+    load_marks: int  # signs of loading
+    step_s: float
+    step_tokens_max: int
+    prompt_tokens_per_s: float
+    prompt_chunk: int
+    reads_beside: bool  # prompts are read in the steps that bring the others their tokens
+    link_messages_max: int
+    lag_s: float  # of what a worker says, at most
+
+
+class Leaving(enum.Enum):
+    """How a client may go before its answer is whole."""
+
+    STAYS = "stays"
+    HANGS_UP = "hangs_up"
+    CANCELS = "cancels"
+    READS_SLOWLY = "reads_slowly"
+    BREAKS = "breaks"  # found out by a write
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One order of one client."""
+
+    number: int
+    at_s: float
+    model: str
+    scripts: tuple[Script, ...]  # one for each prompt
+    choices: int  # of each prompt
+    is_streamed: bool
+    include_usage: bool
+    deadline_s: float  # from its arrival
+    first_token_s: float
+    stall_s: float
+    leaving: Leaving = Leaving.STAYS
+    leaves_after_s: float = 0.0
+    leaves_at_write: int = 0
+    status_after_s: float = 0.0  # from the first word to the status on the wire
+    is_calm: bool = False  # nothing goes wrong any more: must be answered
+
+
+class Deed(enum.Enum):
+    """What happens from outside."""
+
+    RESTART = "restart"
+    STOP = "stop"
+    RESET = "reset"
+    KILL = "kill"  # SIGKILL to a worker
+    TERM = "term"
+    SUSPEND = "suspend"  # the supervisor does not run for a while
+    FREEZE = "freeze"  # nothing on the box does
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    at_s: float
+    deed: Deed
+    slot: str = ""
+    lasts_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    seed: int
+    weather: Weather
+    duration_s: float
+    stormy_s: float  # until then there are faults
+    ends_calm: bool
+    shutdown_s: float  # when the first signal comes
+    hurry_after_s: float | None  # when the second one does
+    drain_s: float
+    queue_max: int
+    worker: WorkerConfig
+    restart: RestartConfig
+    models: tuple[ModelPlan, ...]
+    arrivals: tuple[Arrival, ...]
+    acts: tuple[Act, ...]
+    fault_share: float  # of worker processes that have one
+
+
+def chance(seed: int, part: str) -> random.Random:
+    return random.Random(f"{seed}/{part}")
+
+
+def draw(seed: int, duration_s: float) -> Scenario:
+    own = chance(seed, "scenario")
+    weather = own.choices(list(Weather), (1, 2, 3, 5))[0]
+    ends_calm = own.random() < 0.75
+    shutdown_s = duration_s - CLOSE_S
+    stormy_s = shutdown_s - HEAL_S - CALM_S if ends_calm else shutdown_s + CLOSE_S
+    models = tuple(_model(seed, number) for number in range(own.choice((1, 1, 1, 2))))
+    worker = _worker_limits(seed)
+    begin = min(stormy_s, shutdown_s)
+    return Scenario(
+        seed=seed,
+        weather=weather,
+        duration_s=duration_s,
+        stormy_s=stormy_s,
+        ends_calm=ends_calm,
+        shutdown_s=shutdown_s if ends_calm else own.uniform(5.0, shutdown_s),
+        hurry_after_s=own.uniform(0.0, 20.0) if own.random() < 0.2 else None,
+        drain_s=own.choice((0.0, 2.0, 12.0, 12.0)),
+        queue_max=own.choice((0, 4, 32, 1024, 1024)),
+        worker=worker,
+        restart=_restart_limits(seed),
+        models=models,
+        arrivals=(
+            *_arrivals(seed, weather, models, begin),
+            *(_calm_arrivals(seed, models, shutdown_s - CALM_S) if ends_calm else ()),
+        ),
+        acts=_acts(seed, weather, models, worker, begin),
+        fault_share=own.choice((0.1, 0.3, 0.6, 0.9)) if weather is Weather.STORM else 0.0,
+    )
+
+
+def _model(seed: int, number: int) -> ModelPlan:
+    own = chance(seed, f"model {number}")
+    name = f"m{number}"
+    return ModelPlan(
+        name=name,
+        slots=tuple(f"{name}-{slot}" for slot in range(own.randint(1, SLOTS_MAX))),
+        batch_size=own.choice((1, 2, 4, 8)),
+        import_s=own.uniform(0.2, 4.0),
+        load_s=own.choice((0.1, 2.0, 10.0, 45.0)),
+        load_marks=own.choice((4, 10, 40)),
+        step_s=own.choice((0.05, 0.2, 0.5, 1.0)),
+        step_tokens_max=own.choice((1, 1, 3, 8)),
+        prompt_tokens_per_s=own.choice((60.0, 300.0, 2000.0)),
+        prompt_chunk=own.choice((256, 512, 2048)),
+        reads_beside=own.random() < 0.5,
+        link_messages_max=own.choice((4, 64, 64, 4096)),
+        lag_s=own.choice((0.0, 0.0, 0.004, 0.5)),
+    )
+
+
+def _worker_limits(seed: int) -> WorkerConfig:
+    own = chance(seed, "worker limits")
+    return WorkerConfig(
+        beat_s=own.choice((2.0, 5.0, 5.0)),
+        failovers_max=own.choice((0, 1, 3, 3, 3)),
+        quarantine_s=own.choice((120.0, 3600.0, 3600.0)),
+    )
+
+
+def _restart_limits(seed: int) -> RestartConfig:
+    own = chance(seed, "restart limits")
+    return RestartConfig(
+        failures_max=own.choice((1, 3, 3, 3, 8)),
+        forget_after_s=own.choice((60.0, 300.0)),
+        cooldown_s=own.choice((0.0, 0.0, 30.0, 300.0)),
+    )
+
+
+def _arrivals(
+    seed: int, weather: Weather, models: tuple[ModelPlan, ...], until_s: float
+) -> list[Arrival]:
+    own = chance(seed, "arrivals")
+    every_s = sum(map(_service_s, models)) / len(models) / own.choice((0.15, 0.3, 0.6, 1.5))
+    every_s = min(60.0, max(4.0, every_s))
+    poisons = _poisons(own, models) if weather in (Weather.POISON, Weather.STORM) else []
+    arrivals: list[Arrival] = []
+    at_s = own.uniform(0.0, 30.0)
+    while at_s < until_s:
+        for _ in range(own.choice((1, 1, 1, 1, 2, 12))):
+            model = own.choice(models)
+            arrivals.append(_arrival(own, len(arrivals), at_s, model, poisons))
+        at_s += own.expovariate(1 / every_s)
+    return arrivals
+
+
+def _service_s(model: ModelPlan) -> float:
+    """How long an order keeps all workers of a model busy, about."""
+    steps = 2 * ANSWER_TOKENS / (model.step_tokens_max + 1)
+    prompts_s = ANSWER_TOKENS / model.prompt_tokens_per_s
+    return (steps * model.step_s / model.batch_size + prompts_s) / len(model.slots)
+
+
+def _poisons(own: random.Random, models: tuple[ModelPlan, ...]) -> list[Script]:
+    return [
+        Script(
+            f"poison{number}",
+            own.choice((5, 40)),
+            40,
+            poison=own.choice(list(Poison)),
+            poison_at=own.choice((0, 0, 3, 30)),
+        )
+        for number in range(own.choice((1, 1, 1, 2)))
+    ]
+
+
+def _arrival(
+    own: random.Random, number: int, at_s: float, model: ModelPlan, poisons: list[Script]
+) -> Arrival:
+    if poisons and own.random() < 0.02:
+        scripts = [own.choice(poisons)]
+        choices = 1
+    else:
+        prompts = own.choice((1, 1, 1, 1, 2))
+        scripts = [_script(own, f"p{number}.{prompt}", model) for prompt in range(prompts)]
+        choices = own.choice((1, 1, 1, 1, 3))
+    leaving = own.choices(list(Leaving), (12, 2, 1, 1, 1))[0]
+    deadline_s = own.choice((300.0, 300.0, 600.0, own.uniform(0.5, 60.0)))
+    return Arrival(
+        number=number,
+        at_s=at_s,
+        model=model.name,
+        scripts=tuple(scripts),
+        choices=choices,
+        is_streamed=own.random() < 0.6,
+        include_usage=own.random() < 0.5,
+        deadline_s=deadline_s,
+        first_token_s=own.choice((300.0, 300.0, 60.0)),
+        stall_s=own.choice((120.0, 120.0, 30.0)),
+        leaving=leaving,
+        leaves_after_s=own.choice((0.0, own.uniform(0.0, 20.0), own.uniform(0.0, 200.0))),
+        leaves_at_write=own.choice((1, 2, 5)),
+        status_after_s=own.choice((0.0, 0.0, 0.01, 2.0)),
+    )
+
+
+def _script(own: random.Random, prompt: str, model: ModelPlan) -> Script:
+    is_long = own.random() < 0.05
+    failure = None
+    if own.random() < 0.03:
+        failure = own.choice((ErrorCode.CONTEXT_LENGTH_EXCEEDED, ErrorCode.ENGINE_FAILED))
+    return Script(
+        prompt=prompt,
+        # The longest takes about 100 s to read.
+        prompt_tokens=int(own.uniform(10, 100) * (model.prompt_tokens_per_s if is_long else 1)),
+        tokens=own.choice((1, 5, 20, 20, 60)),
+        finish=own.choice(("stop", "length")),
+        failure=failure,
+        fails_at=own.choice((0, 0, 2)) if failure is ErrorCode.ENGINE_FAILED else 0,
+    )
+
+
+def _calm_arrivals(seed: int, models: tuple[ModelPlan, ...], at_s: float) -> list[Arrival]:
+    own = chance(seed, "calm arrivals")
+    return [
+        Arrival(
+            number=100_000 + 10 * at + repeated,
+            at_s=at_s + repeated,
+            model=model.name,
+            scripts=(Script(f"calm{at}.{repeated}", 20, own.choice((1, 10))),),
+            choices=1,
+            is_streamed=own.random() < 0.5,
+            include_usage=True,
+            deadline_s=CALM_S,
+            first_token_s=CALM_S,
+            stall_s=CALM_S,
+            is_calm=True,
+        )
+        for at, model in enumerate(models)
+        for repeated in range(len(model.slots))
+    ]
+
+
+def _acts(
+    seed: int,
+    weather: Weather,
+    models: tuple[ModelPlan, ...],
+    worker: WorkerConfig,
+    until_s: float,
+) -> tuple[Act, ...]:
+    own = chance(seed, "acts")
+    slots = [slot for model in models for slot in model.slots]
+    deeds = [Deed.RESTART, Deed.RESTART, Deed.STOP, Deed.RESET]
+    if weather is not Weather.FAIR:
+        deeds += [Deed.KILL, Deed.KILL, Deed.KILL, Deed.TERM, Deed.SUSPEND, Deed.FREEZE]
+    every_s = own.choice((20.0, 60.0, 300.0))
+    acts: list[Act] = []
+    at_s = own.expovariate(1 / every_s)
+    while at_s < until_s:
+        lasts_s = own.choice((own.uniform(0.0, 2 * worker.beat_s), own.uniform(0.0, 120.0)))
+        acts.append(Act(at_s, own.choice(deeds), own.choice(slots), lasts_s))
+        at_s += own.expovariate(1 / every_s)
+    # Nobody forgets a slot for ever.
+    acts += [Act(at_s, Deed.RESET, slot) for slot in slots for at_s in _now_and_then(own, until_s)]
+    acts += [Act(at_s, Deed.RESTART, slot) for slot in slots for at_s in _rarely(own, until_s)]
+    in_time = (act for act in acts if act.at_s + act.lasts_s < until_s)
+    return tuple(sorted(in_time, key=lambda act: act.at_s))
+
+
+def _now_and_then(own: random.Random, until_s: float) -> list[float]:
+    return [own.uniform(at_s, at_s + 120) for at_s in range(100, int(until_s), 240)]
+
+
+def _rarely(own: random.Random, until_s: float) -> list[float]:
+    return [own.uniform(at_s, at_s + 300) for at_s in range(200, int(until_s), 900)]
