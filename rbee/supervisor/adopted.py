@@ -40,7 +40,11 @@ def become_subreaper() -> str:
 
 
 class Adopted:
-    """Our children that we did not start."""
+    """Our children that we did not start.
+
+    Raises:
+      OSError: from all but `born` and `forget`: the kernel does not tell who is our child now.
+    """
 
     def __init__(self) -> None:
         self._born: set[int] = set()
@@ -93,9 +97,16 @@ class Adopted:
 
 async def keep_reaping(adopted: Adopted, log: Log) -> None:
     """Reap the adopted that have ended, until cancelled."""
+    problem = ""
     while True:
-        for pid in adopted.reap():
-            log.info("stray_reaped", pid=pid)
+        before, problem = problem, ""
+        try:
+            for pid in adopted.reap():
+                log.info("stray_reaped", pid=pid)
+        except OSError as error:  # such as without a descriptor: the next look may have one
+            problem = str(error)
+            if problem != before:
+                log.warning("strays_not_seen", problem=problem)
         await trio.sleep(REAP_EVERY_S)
 
 

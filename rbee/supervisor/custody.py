@@ -52,6 +52,7 @@ class Custody:
         self._members: list[int] = []
         self._looks = 0
         self._pid: int | None = None
+        self._unseen = ""  # why somebody may have been overlooked
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,12 +74,19 @@ class Custody:
         self._notes.write(identity)
 
     def living(self) -> list[int]:
-        """Who of the worker and its descendants has not ended."""
-        return self._kin.living()
+        """Who of the worker and its descendants has not ended, as far as can be seen now."""
+        try:
+            return self._kin.living()
+        except OSError as error:  # such as without a descriptor
+            self._unseen = str(error)
+            return []
 
     def kill(self) -> None:
-        """SIGKILL to the worker and all of its descendants."""
-        self._kin.kill()
+        """SIGKILL to the worker and all of its descendants, as far as they can be seen now."""
+        try:
+            self._kin.kill()
+        except OSError as error:
+            self._unseen = str(error)
 
     def memory_problem(self) -> str:
         """Why they have too much memory; "" if they do not. Read from the kernel's counters."""
@@ -96,7 +104,7 @@ class Custody:
     def _watched(self) -> list[int]:
         """Whose memory to add up. Looked for anew now and then only: that reads all of /proc."""
         if self._looks % LOOKS_PER_SEARCH == 0:
-            self._members = self._kin.living()
+            self._members = self.living()
         self._looks += 1
         return self._members
 
@@ -117,9 +125,10 @@ class Custody:
         left = self._kin.group.remove()
         if self._survivors:
             self._quarantine(self._survivors)
-        elif not left:  # what is left, the next supervisor is to know of
+        elif not left and not self._unseen:  # what is left, the next supervisor is to know of
             self._notes.remove()
-        return [str(path) for path in left]
+        unseen = [f"processes that could not be looked for: {self._unseen}"] if self._unseen else []
+        return [str(path) for path in left] + unseen
 
 
 def new_spawn() -> str:

@@ -177,19 +177,29 @@ class Instance:
             )  # fmt: skip
 
     def _close(self) -> None:
-        killed = self.adopted.kill()
-        if killed:
-            self._log.warning("strays_killed", pids=killed)
+        self._end_adopted()
         until_s = time.monotonic() + CLOSE_TIMEOUT_S
         left = self._ground.close()
         while left and time.monotonic() < until_s:
             time.sleep(LOOK_EVERY_S)
             left = self._ground.close()
-        self.adopted.reap()
-        if left:  # the next supervisor tries again
+        problem = self._end_adopted()
+        if left:
             self._log.error("cgroups_left", folders=[str(path) for path in left])
-        else:
+        if problem:
+            self._log.error("strays_not_seen", problem=problem)
+        if not left and not problem:  # else the next supervisor tries again
             remove_record(self.run_dir, self._record.name)
+
+    def _end_adopted(self) -> str:
+        """Returns: why they could not be looked for."""
+        try:
+            if killed := self.adopted.kill():
+                self._log.warning("strays_killed", pids=killed)
+            self.adopted.reap()
+        except OSError as error:
+            return str(error)
+        return ""
 
 
 def tell_swept(swept: Swept, log: Log) -> None:

@@ -3,9 +3,17 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from errno import EMFILE
 from pathlib import Path
+from typing import cast
 
-from rbee.supervisor.adopted import Adopted, become_subreaper
+import pytest
+import trio
+import trio.testing
+
+from rbee.logs import Log
+from rbee.supervisor.adopted import Adopted, become_subreaper, keep_reaping
+from tests.supervisor.fakes import NoLog
 from tests.supervisor.held import wait_for
 
 # All of it in a process of its own: this one must not become a subreaper.
@@ -95,3 +103,22 @@ def forget_unkillable() -> None:
 
 def test_one_that_its_owner_gave_up_is_reaped_when_it_ends_after_all() -> None:
     in_own_process(forget_unkillable)
+
+
+async def test_reaping_goes_on_when_the_kernel_could_not_be_asked(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adopted, log = Adopted(), NoLog()
+    said: list[list[int] | OSError] = [OSError(EMFILE, "full"), OSError(EMFILE, "full"), [], [7]]
+
+    def reap() -> list[int]:
+        answer = said.pop(0) if said else []
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(adopted, "reap", reap)
+    with trio.move_on_after(10):
+        await keep_reaping(adopted, cast(Log, log))
+    told = [event for event, _ in log.events]
+    assert told == ["strays_not_seen", "stray_reaped"]

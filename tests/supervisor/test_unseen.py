@@ -1,0 +1,52 @@
+"""While nobody can be looked for, nothing ends of it, and the next start is left its records."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from rbee.supervisor.adopted import Adopted
+from rbee.supervisor.cgroup import Group
+from rbee.supervisor.custody import Custody
+from rbee.supervisor.instance import Instance
+from rbee.supervisor.kin import Kin
+from rbee.supervisor.limits import Holding, Limits
+from rbee.supervisor.records import read_records
+from tests.supervisor.fakes import NoLog
+
+
+class Notes:
+    was_removed = False
+
+    def write(self, _identity: object) -> None:
+        return
+
+    def remove(self) -> None:
+        self.was_removed = True
+
+
+def no_descriptor(*_: object) -> list[int]:
+    raise OSError(errno.EMFILE, "Too many open files")
+
+
+def test_a_worker_whose_kin_cannot_be_seen_keeps_its_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kin, notes = Kin("unseen/0", Group(())), Notes()
+    custody = Custody(kin, Limits(), Holding("", "", ""), Adopted(), notes, lambda _survivors: None)
+    monkeypatch.setattr("rbee.supervisor.kin.find_marked", no_descriptor)
+    assert custody.living() == []
+    custody.kill()
+    [told] = custody.release()
+    assert "Too many open files" in told
+    assert not notes.was_removed
+
+
+def test_a_supervisor_that_cannot_look_for_strays_at_its_end_keeps_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = NoLog()
+    with Instance(tmp_path, (), {}, log) as instance:
+        monkeypatch.setattr(instance.adopted, "_all", no_descriptor)
+    assert [each.instance for each in read_records(tmp_path).instances] == [instance.name]
+    assert "strays_not_seen" in [event for event, _ in log.events]
