@@ -18,6 +18,7 @@ from typing import Final, assert_never
 
 from rbee import __version__
 from rbee.dialogue import WorkerDialogue
+from rbee.engine import quick_steps
 from rbee.engine.engine import Engine, EngineInfo, JobFailed, LoadSpec, Sampled
 from rbee.engine.link_faults import misbehave
 from rbee.engine.link_thread import LinkThread, Published
@@ -147,9 +148,8 @@ class WorkerLoop:
                     return "stopped"
             if self._running:
                 self._expire(engine)
-                began_s = self._publish_progress(engine)
+                self._publish_progress(engine)
                 self._step(engine)
-                self._link.step_times.note(self._clock() - began_s)
             if not self._running:
                 if self._is_draining:
                     return "drained"
@@ -217,7 +217,7 @@ class WorkerLoop:
     def _step(self, engine: Engine) -> None:
         deltas: list[Delta] = []
         failed: list[tuple[int, RequestError]] = []
-        for result in engine.step():
+        for result in self._compute(engine):
             running = self._running.get(result.job_id)
             if running is None:  # ended by its stop string or deadline before the engine knew
                 continue
@@ -227,7 +227,6 @@ class WorkerLoop:
                 case JobFailed(error=error):
                     del self._running[result.job_id]
                     failed.append((result.job_id, error))
-        self._steps += 1
         if deltas:
             # Somebody waits for a first token and for an end; what is between may rest a little.
             may_rest = not any(each.finish or each.prompt_tokens for each in deltas)
@@ -239,6 +238,23 @@ class WorkerLoop:
         fault = getattr(engine, "link_fault", None)  # the synthetic engine's
         if fault is not None:
             misbehave(fault, self._link, Step(self._steps, tuple(deltas)))
+
+    def _compute(self, engine: Engine) -> quick_steps.Results:
+        """One engine step; several where they are quick and nobody waits for what they bring."""
+        steps: list[quick_steps.Results] = []
+        began_s = self._clock()
+        while True:
+            results = engine.step()
+            steps.append(results)
+            self._steps += 1
+            elapsed_s = self._clock() - began_s
+            if (
+                not quick_steps.fits_another(len(steps), elapsed_s)
+                or self._link.has_received
+                or not quick_steps.may_rest(results, self._running)
+            ):
+                self._link.step_times.note(elapsed_s / len(steps))
+                return quick_steps.join(steps)
 
     def _take(
         self, engine: Engine, running: Running, sampled: Sampled, deltas: list[Delta]
@@ -257,19 +273,14 @@ class WorkerLoop:
         failed = Failed(request_id, error.code, error.message[:SHORT_TEXT_MAX], error.param)
         self._link.send(self._dialogue.send(failed))
 
-    def _publish_progress(self, engine: Engine) -> float:
-        """Publish before a step: phase and new requests at once, counters often enough for a beat.
-
-        Returns:
-          What time it is.
-        """
+    def _publish_progress(self, engine: Engine) -> None:
+        """Publish before a step: phase and requests at once, counters often enough for a beat."""
         now_s = self._clock()
         phase = Phase.DRAINING if self._is_draining else engine.phase
         is_known = phase is self._link.published.phase and not self._has_begun
         if not is_known or now_s - self._published_s >= PUBLISH_EVERY_S:
             self._published_s, self._has_begun = now_s, False
             self._publish(phase)
-        return now_s
 
     def _publish(self, phase: Phase, vram_bytes: int | None = None) -> None:
         told = self._link.published

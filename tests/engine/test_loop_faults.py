@@ -61,6 +61,10 @@ class PlainLink:
         taken, self._inbox = self._inbox, []
         return taken
 
+    @property
+    def has_received(self) -> bool:
+        return bool(self._inbox)
+
     def close(self) -> None:
         return
 
