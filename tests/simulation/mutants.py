@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from rbee.dialogue import SupervisorDialogue
-from rbee.supervisor import breaker, dispatch, quarantine, restart
+from rbee.supervisor import breaker, dispatch, liveness, quarantine, restart, slot, worker
 from rbee.supervisor.api.generation import Generation
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.backlog import Backlog
@@ -42,6 +42,14 @@ def _keeps_what_was_cancelled(pool: Pool, request_id: int, reason: str) -> None:
 
 def _forgets_who_was_interrupted(pool: Pool, request: Any) -> None:
     del pool._open[request.request_id]
+
+
+def _sees_no_hang(_signs: Any, _limits: Any, now_s: float) -> Any:
+    return liveness.Judgement(liveness.Verdict.ALIVE, look_again_s=now_s + 1.0)
+
+
+def _is_not_stopped(mine: slot.Slot) -> None:
+    mine._ask()
 
 
 def _never_waits(_failures: int, _limits: Any, _chance: float) -> float:
@@ -134,6 +142,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "restarts are not spread": (restart, "_delay_s", _never_spreads),
     "the breaker never opens": (breaker, "judge", _tries_for_ever),
     "a sleep is held against workers": (Vitals, "excuse", _excuses_nobody),
+    "hangs are not seen": (worker, "judge", _sees_no_hang),
+    "a stopped slot is filled": (slot.Slot, "stop", _is_not_stopped),
     "the ladder is not gone down": (Launcher, "_go_down_ladder", _does_not_wait_for_the_end),
     "an error follows the end": (Generation, "fail", _ends_twice),
     "other choices stay open": (Generation, "_close", _leaves_its_siblings_open),

@@ -80,6 +80,10 @@ class SimWorker(Threads):
         self._is_draining = self._is_livelocked = self._has_had_fault = False
         self._fault_s = self._fault_due()
 
+    @property
+    def is_serving(self) -> bool:
+        return self._stage is Stage.SERVING
+
     def open_gate(self, secret: bytes, link: SimLink) -> None:
         self._secret, self._link = secret, link
         link.on_refused = lambda: self._break("takes nothing")

@@ -13,6 +13,7 @@ from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.crashes import Crashes
 from rbee.supervisor.custody import Custody
 from rbee.supervisor.launch import Launcher, Spawn
+from rbee.supervisor.liveness import BEAT_GRACE_S
 from rbee.supervisor.operations import Operations
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
@@ -38,6 +39,9 @@ from tests.simulation.trace import Trace
 
 # As `supervisor.main` has it.
 LOOK_EVERY_S: Final = 0.05
+
+# From a verdict to the kill: the evidence; and how much later than it may the judge wakes.
+FOUND_S: Final = 0.5
 
 QUEUE_TOKENS_MAX: Final = 16_000_000
 
@@ -78,6 +82,7 @@ class World:
         self.clients = 0
         self.is_closed = False  # the faces are
         self.slept_s = 0.0  # by the supervisor, in all
+        self.sleeps: Final[list[tuple[float, float]]] = []  # until when, and for how long
         self.trace.on_log = self.slot_watch.heard
         self._surroundings: Final = Surroundings(
             launch=Launcher(
@@ -120,6 +125,24 @@ class World:
     def process_ended(self, process: SimProcess) -> None:
         if process.worker.poisoned_by:
             self.requests.poisoned(process.worker.poisoned_by)
+        self._check_found(process)
+
+    def _check_found(self, process: SimProcess) -> None:
+        """What hung was found in time."""
+        worker, limits = process.worker, self.scenario.worker
+        silent_s = limits.beat_s * limits.beats_missed_max + BEAT_GRACE_S
+        starting_s = max(limits.hello_timeout_s, limits.load_stall_s)
+        bounds = {
+            "hangs": silent_s if worker.is_serving else starting_s,
+            "hangs on a request": limits.step_stall_s_max + 2 * limits.beat_s,
+        }
+        if worker.broken not in bounds:
+            return
+        slept_s = sum(lasts_s for woken_s, lasts_s in self.sleeps if woken_s > worker.broken_s)
+        took_s = trio.current_time() - worker.broken_s - slept_s
+        took_s -= worker.nature.unkillable_s + worker.nature.kill_lag_s
+        is_in_time = took_s <= bounds[worker.broken] + FOUND_S
+        self.trace.expect(is_in_time, f"{process.slot_id} {worker.broken} for {took_s:.3f} s")
 
     def _custody(self, slot_id: str) -> Custody:
         self.slot_watch.started(slot_id)
@@ -253,6 +276,7 @@ class World:
 
     def _woke(self, lasts_s: float) -> None:
         self.slept_s += lasts_s
+        self.sleeps.append((trio.current_time(), lasts_s))
         self.requests.woken_s = self.slot_watch.woken_s = trio.current_time()
 
     def _operate(self, deed: str, slot: Slot) -> None:
