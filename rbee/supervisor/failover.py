@@ -25,13 +25,17 @@ _FROM_OUTSIDE: Final = frozenset(
 class Course:
     """How far one answer has come, over all the workers that had a part in it."""
 
-    __slots__ = ("_delivered", "_has_told_prompt", "_sent_at", "failovers", "failovers_in_a_row")
+    __slots__ = (
+        "_delivered", "_has_told_prompt", "_interrupted_at", "_sent_at", "failovers",
+        "failovers_in_a_row",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.failovers = 0
         self.failovers_in_a_row = 0  # without a token between them
         self._delivered = array("I")  # 4 bytes for a token: `wire.TokenId` is no larger
         self._sent_at = 0  # tokens that were delivered when it was last sent to a worker
+        self._interrupted_at = 0  # tokens that were delivered at the last failover
         self._has_told_prompt = False
 
     @property
@@ -69,8 +73,9 @@ class Course:
         Returns:
           Whether it may go on at another one.
         """
-        if self.tokens_here:
+        if self.tokens > self._interrupted_at:  # also by a worker that it was withdrawn from
             self.failovers_in_a_row = 0
+        self._interrupted_at = self.tokens
         if self.failovers_in_a_row >= failovers_max:
             return False
         self.failovers += 1

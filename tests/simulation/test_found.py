@@ -5,8 +5,10 @@ from typing import Any
 from rbee.ask import Ask
 from rbee.config import WorkerConfig
 from rbee.errors import LinkFullError
+from rbee.supervisor.failover import Course
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.slot import Slot
+from rbee.wire import Delta
 from tests.supervisor.fakes import NoLog, plan
 from tests.supervisor.pool_stand import StandSink, StandWorker
 
@@ -28,3 +30,16 @@ def test_a_request_that_one_worker_does_not_take_goes_to_the_next() -> None:
 
     assert len(living.jobs) == 1
     assert pool.queued == 0
+
+
+def test_tokens_of_a_worker_that_a_suspect_was_withdrawn_from_count_as_progress() -> None:
+    course = Course()
+    course.send()
+    assert course.interrupt(failovers_max=1)  # the worker crashed
+    course.send()
+    course.take(Delta(1, 0, (7,), "a "))
+    course.send()  # it was cleared, made room for the next suspect, and had its turn again
+
+    assert course.interrupt(failovers_max=1)
+    course.send()
+    assert not course.interrupt(failovers_max=1)
