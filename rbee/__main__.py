@@ -3,11 +3,15 @@
 Rule: a user's mistake shows no traceback; a bug in rbee shows all of it, and ends with 70.
 """
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
-_INTERRUPTED: Final = 130  # `rbee.cli.endings.INTERRUPTED`, which may not be imported yet
+# `rbee.cli.endings.INTERRUPTED` and `ExitCode.OS_ERROR`, which may not be imported yet.
+_INTERRUPTED: Final = 130
+_OS_ERROR: Final = 71
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except OSError as error:  # of a call that nobody else speaks for, such as an import
+        with contextlib.suppress(OSError):  # that stderr takes nothing is refused, too
+            os.write(2, f"rbee: the system refuses: {error}\n".encode("utf-8", "replace"))
+        return _OS_ERROR
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -38,9 +46,8 @@ def _run(arguments: Sequence[str]) -> int:
     except RbeeError as error:
         say(f"rbee: {error}")
         return exit_code_of(error)
-    except OSError as error:  # the world's fault, by a call that no one else speaks for
-        say(f"rbee: the system refuses: {error}")
-        return ExitCode.OS_ERROR
+    except OSError:  # `main` tells it
+        raise
     except Exception:  # noqa: BLE001 (shown whole, and it ends the process)
         import traceback
 

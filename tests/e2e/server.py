@@ -42,13 +42,18 @@ class Server:
     """
 
     def __init__(
-        self, directory: Path, config: str, *arguments: str, through: Sequence[str] = ()
+        self,
+        directory: Path,
+        config: str,
+        *arguments: str,
+        through: Sequence[str] = (),
+        bind: str = "127.0.0.1:0",
     ) -> None:
         self.run_dir = directory / "run"
         path = directory / "rbee.toml"
         path.write_text(config)
         command = [sys.executable, "-m", "rbee", "serve", "--config", str(path)]
-        options = ["--bind", "127.0.0.1:0", "--run-dir", str(self.run_dir)]
+        options = ["--bind", bind, "--run-dir", str(self.run_dir)]
         self.process = subprocess.Popen(
             [*through, *command, *options, "--log-format", "json", *arguments],
             stderr=subprocess.PIPE,

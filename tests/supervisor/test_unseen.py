@@ -42,6 +42,17 @@ def test_a_worker_whose_kin_cannot_be_seen_keeps_its_record(
     assert not notes.was_removed
 
 
+def test_a_group_that_cannot_be_looked_into_is_taken_away_if_it_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty, full = tmp_path / "empty", tmp_path / "full"
+    empty.mkdir()
+    (full / "below").mkdir(parents=True)
+    monkeypatch.setattr("rbee.supervisor.cgroup.group.folders_from", no_descriptor)
+    assert Group([empty, full]).remove() == [full]
+    assert not empty.exists()
+
+
 def test_a_supervisor_that_cannot_look_for_strays_at_its_end_keeps_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,7 +129,11 @@ class Group:
         """Take the folders away. Returns those that stay: somebody is still in them."""
         left: list[Path] = []
         for path in self.paths:
-            for folder in reversed(folders_from(path)):
+            try:
+                folders = folders_from(path)
+            except OSError:  # it cannot be looked into now; mostly nothing is in it
+                folders = [path]
+            for folder in reversed(folders):
                 with contextlib.suppress(FileNotFoundError):
                     try:
                         folder.rmdir()
