@@ -1,6 +1,5 @@
 """``python -m rbee.chaos SCENARIO SEED FOLDER SHORT``: one drill; its report on stdout, as JSON."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -10,8 +9,7 @@ import trio
 
 from rbee.chaos.catalogue import SCENARIOS
 from rbee.chaos.drill import run_drill
-from rbee.chaos.preparations import keep_mounts_private
-from rbee.chaos.processes import adopt_orphans
+from rbee.chaos.preparations import prepare_process
 
 _EXIT_USAGE: Final = 64
 
@@ -22,9 +20,7 @@ def main(arguments: list[str]) -> int:
         print("rbee.chaos is started by `rbee chaos`", file=sys.stderr)  # noqa: T201
         return _EXIT_USAGE
     scenario = SCENARIOS[arguments[0]]
-    adopt_orphans()
-    if os.geteuid() == 0:
-        keep_mounts_private()
+    prepare_process()
     folder, short = map(Path, arguments[2:])
     report = trio.run(run_drill, scenario, int(arguments[1]), folder, short)
     sys.stdout.buffer.write(msgspec.json.encode(report))

@@ -14,11 +14,14 @@ import msgspec
 import trio
 
 from rbee.chaos.drill import Report
-from rbee.chaos.processes import adopt_orphans, end_children
+from rbee.chaos.processes import adopt_orphans, end_children, heed_sigterm
 from rbee.chaos.scenario import Absent, Scenario
 
 # A drill ends by itself within its scenario's limit and what its end takes.
 END_MORE_S: Final = 60.0
+
+# A drill that is broken off ends its server first.
+CLEAR_S: Final = 10.0
 
 _PIDS_CGROUP: Final = Path("/sys/fs/cgroup/pids")
 _LAST_WORDS: Final = 500
@@ -70,6 +73,7 @@ def hold(drills: Sequence[Drill], jobs: int, tell: Callable[[Report, Path], None
       Whether all passed.
     """
     adopt_orphans()
+    heed_sigterm()
     folder = Path(tempfile.mkdtemp(prefix="rbee-chaos-"))
     try:
         has_passed = trio.run(_hold_all, drills, jobs, folder, tell)
@@ -127,12 +131,20 @@ async def _in_process(drill: Drill, folder: Path, short: Path) -> Report:
             stdin=subprocess.DEVNULL,
             check=False,
             start_new_session=True,
+            deliver_cancel=_terminate,
         )
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=Report)
         told = done.stderr.decode("utf-8", "replace")[-_LAST_WORDS:]
         return _broken(drill, f"the drill broke with code {done.returncode}: {told}")
     return _broken(drill, "the drill did not come to its end")
+
+
+async def _terminate(process: trio.Process) -> None:
+    """Have it end its server and clear away; if it does not, `hold` ends what is left."""
+    process.terminate()
+    await trio.sleep(CLEAR_S)
+    process.kill()
 
 
 def _broken(drill: Drill, problem: str) -> Report:

@@ -17,6 +17,7 @@ from rbee.chaos.leftovers import (
     find_files,
     find_strays,
     instances,
+    remove_cgroups,
     wait_processes_gone,
 )
 from rbee.chaos.preparations import mount_small_disk, unmount
@@ -85,6 +86,7 @@ async def run_drill(scenario: Scenario, seed: int, folder: Path, short: Path) ->
         found.broken = "; ".join(_messages(errors))
     finally:
         end_children()
+        remove_cgroups(drill.instances)
         _clear(scenario.setting, short)
     return _report(drill, seed, time.monotonic() - began_s)
 

@@ -91,6 +91,16 @@ def find_cgroups(instance_names: set[str]) -> list[str]:
     ]
 
 
+def remove_cgroups(instance_names: set[str]) -> None:
+    """Take away the groups of servers that were killed, and that nobody has come after."""
+    for path in reversed(find_cgroups(instance_names)):
+        for below in sorted(Path(path).glob("*/"), reverse=True):
+            with contextlib.suppress(OSError):  # it is not empty: it stays to be seen
+                below.rmdir()
+        with contextlib.suppress(OSError):
+            Path(path).rmdir()
+
+
 def _names(folder: Path) -> set[str]:
     with contextlib.suppress(OSError):
         return {path.name for path in folder.iterdir()}

@@ -1,9 +1,12 @@
 """What must lie there before a server is started: half a model, a small disk."""
 
 import ctypes
+import os
 from importlib import resources
 from pathlib import Path
 from typing import Final
+
+from rbee.chaos.processes import adopt_orphans, heed_sigterm
 
 SMALL_DISK_BYTES: Final = 512 * 1024
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a mount point
@@ -21,14 +24,22 @@ def truncate_bee_tiny(folder: Path) -> None:
     (folder / "half.gguf").write_bytes(whole[: len(whole) // 2])
 
 
-def keep_mounts_private() -> None:
-    """What this process mounts from now on is seen by it and its children, and ends with them.
-
-    Shared memory is made private at once: what lies in it later is theirs. To be called before
-    there are other threads.
+def prepare_process() -> None:
+    """Make this process one that may hold a drill. To be called before there are other threads.
 
     Raises:
-      OSError: only root may.
+      OSError: the kernel does not let it.
+    """
+    adopt_orphans()
+    heed_sigterm()
+    if os.geteuid() == 0:
+        _keep_mounts_private()
+
+
+def _keep_mounts_private() -> None:
+    """What this process mounts from now on is seen by it and its children, and ends with them.
+
+    Shared memory is made private at once: what lies in it later is theirs.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(_CLONE_NEWNS) != 0:

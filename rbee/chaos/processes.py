@@ -51,6 +51,13 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "PR_SET_CHILD_SUBREAPER")
 
 
+def heed_sigterm() -> None:
+    """Take SIGTERM for Ctrl-C from now on: what was begun is ended, and cleared away."""
+    signal.signal(signal.SIGTERM, lambda _number, _frame: signal.raise_signal(signal.SIGINT))
+    # A shell that starts us in the background has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def look() -> dict[int, Seen]:
     """All processes of this moment."""
     found: dict[int, Seen] = {}

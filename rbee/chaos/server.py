@@ -21,6 +21,9 @@ from rbee.errors import RbeeError
 START_TIMEOUT_S: Final = 60.0
 ASK_TIMEOUT_S: Final = 10.0
 
+# What a server gets to end by itself when its drill is broken off.
+END_S: Final = 4.0
+
 # What is kept of the log; a server that says more has a fault of its own.
 EVENTS_MAX: Final = 100_000
 
@@ -121,7 +124,7 @@ class Server:
         return self._process
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Start it and read its log to the end. Cancelling kills and reaps it.
+        """Start it and read its log to the end. Cancelling ends and reaps it.
 
         Reports through ``task_status`` as soon as the process is there.
         """
@@ -143,12 +146,22 @@ class Server:
                 await self._process.wait()
                 self._tell_changed()
         finally:
-            if self._process.returncode is None:
-                self._process.kill()
-                with trio.CancelScope(shield=True):
-                    await self._process.wait()
             with trio.CancelScope(shield=True):
+                await self._end()
                 await self._client.aclose()
+
+    async def _end(self) -> None:
+        """End it, by SIGTERM if it can: so it takes away what it has made."""
+        process = self._running
+        if process.returncode is None:
+            process.send_signal(signal.SIGCONT)
+            for _ in range(2):  # the second one hurries it
+                process.terminate()
+                with trio.move_on_after(END_S / 2):
+                    await process.wait()
+            if process.returncode is None:
+                process.kill()
+        await process.wait()
 
     async def wait_listening(self) -> None:
         event = await self.wait_event("supervisor_started")

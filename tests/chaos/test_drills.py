@@ -16,6 +16,7 @@ import pytest
 
 from rbee.chaos.campaign import split_by_needs
 from rbee.chaos.catalogue import SCENARIOS
+from rbee.chaos.leftovers import find_cgroups, instances
 from tests.e2e.server import wait_until
 
 TIMEOUT_S = 115  # without a report; a hanging test is told after 120 s
@@ -26,7 +27,7 @@ MADE = """
 import signal, subprocess, sys, trio, msgspec
 from pathlib import Path
 from rbee.chaos.drill import run_drill
-from rbee.chaos.processes import adopt_orphans
+from rbee.chaos.preparations import prepare_process
 from rbee.chaos.scenario import Expected, Scenario
 from rbee.chaos.worker_faults import end_busy_by
 
@@ -34,7 +35,7 @@ async def leave_a_process(scene):
     subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
 
 fault = {"kill": end_busy_by(signal.SIGKILL), "leave": leave_a_process}[sys.argv[1]]
-adopt_orphans()
+prepare_process()
 folder = Path(sys.argv[2])
 short = folder / "s"
 short.mkdir()
@@ -145,7 +146,8 @@ def test_an_unknown_scenario_is_said_plainly() -> None:
     assert b"there is no scenario 'no-such'" in done.stderr
 
 
-def test_an_interrupted_campaign_leaves_nothing() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_campaign_leaves_nothing(number: int) -> None:
     command = [sys.executable, "-m", "rbee", "chaos", "--scenario", "worker-very-slow"]
     with tempfile.TemporaryDirectory(prefix="c-") as folder:
         environment = {**os.environ, "TMPDIR": folder}
@@ -154,7 +156,10 @@ def test_an_interrupted_campaign_leaves_nothing() -> None:
             # The drill, its server, two workers and the warden.
             wait_until(lambda: len(campaign.children(recursive=True)) >= 5, 30, "its servers")
             family = campaign.children(recursive=True)
-            process.send_signal(signal.SIGINT)
+            marks = instances({each.pid for each in family})
+            assert len(marks) == 1
+            process.send_signal(number)
             assert process.wait(30) == 130
+        assert find_cgroups(marks) == []
         assert [each for each in family if each.is_running()] == []
         assert list(Path(folder).iterdir()) == []
