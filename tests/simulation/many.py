@@ -15,6 +15,7 @@ from tests.simulation.simulate import Outcome, simulate
 # A seed that takes longer than this in real time does not end at all.
 SEED_REAL_S_MAX: Final = 300.0
 
+TELL_EVERY_SEEDS: Final = 100
 EVENTS_SHOWN: Final = 25
 
 
@@ -62,7 +63,9 @@ def _tell(name: str, outcome: Outcome | None) -> bool:
 def _gather(outcomes: Iterable[Outcome]) -> tuple[list[int], Counter[str]]:
     bad: list[int] = []
     totals: Counter[str] = Counter()
-    for outcome in outcomes:
+    for played, outcome in enumerate(outcomes, 1):
+        if played % TELL_EVERY_SEEDS == 0:
+            print(f"{played} seeds played, {len(bad)} bad", file=sys.stderr)
         totals.update(outcome.requests)
         totals.update(workers=outcome.workers, restarts=outcome.restarts)
         if not outcome.is_good:
