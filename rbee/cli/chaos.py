@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-import msgspec
 from cyclopts import Parameter
 
 from rbee.cli.endings import NOT_WELL, UsageError
@@ -92,7 +91,7 @@ class _Teller:
         if not report.passed:
             self.failed.append(f"{report.scenario} {report.seed}")
         if self._json:
-            put(msgspec.json.encode(report).decode())
+            put(_to_json(report))
             return
         put(_line(_cells(report)))
         for problem in report.problems:
@@ -133,7 +132,7 @@ def _put_list(
     rows = [*possible, *((each.name, f"not held: {each.reason}") for each in skipped)]
     for name, about in rows:
         named = {"scenario": name, "about": about}
-        put(msgspec.json.encode(named).decode() if json else f"{name.ljust(_WIDTHS[0])}  {about}")
+        put(_to_json(named) if json else f"{name.ljust(_WIDTHS[0])}  {about}")
 
 
 def _put_summary(
@@ -142,9 +141,15 @@ def _put_summary(
     if json:
         reasons = {each.name: each.reason for each in skipped}
         summary = {"held": held, "failed": failed, "skipped": reasons}
-        put(msgspec.json.encode(summary).decode())
+        put(_to_json(summary))
         return
     for each in skipped:
         put(f"{each.name.ljust(_WIDTHS[0])}  skipped: {each.reason}")
     told = f"{held} drills, {len(failed)} failed, {len(skipped)} kinds skipped"
     put("\n".join([told, *(f"failed: {each}" for each in failed)]))
+
+
+def _to_json(value: object) -> str:
+    import msgspec  # the command line starts, and can say what is missing, without it
+
+    return msgspec.json.encode(value).decode()
