@@ -14,6 +14,7 @@ Rule 4: a request that crashes its workers ends as quarantined. Those that were 
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from rbee.ask import Ask
 from rbee.config import WorkerConfig
@@ -33,6 +34,9 @@ from rbee.supervisor.quarantine import Quarantine, Standing
 from rbee.supervisor.slot import Slot
 from rbee.supervisor.worker import Worker, WorkerExit
 from rbee.wire import Delta, Failed, Step
+
+# Sinks that are flushed in one go: about a millisecond.
+FLUSHES_MAX: Final = 128
 
 
 class Pool:
@@ -159,15 +163,20 @@ class Pool:
         if self._dispatch.has_waiting(worker.model):
             self._dispatch.pump(worker.model)
 
-    def turn_done(self) -> None:
-        """All that came together was delivered: each sink it touched sends it in one go."""
-        touched, self._touched = self._touched, []
+    def turn_done(self) -> bool:
+        """All that came together was delivered: each sink it touched sends it in one go.
+
+        Returns:
+          Whether there is more to send: a send is a system call, and others want to run, too.
+        """
+        touched, self._touched = self._touched[:FLUSHES_MAX], self._touched[FLUSHES_MAX:]
         for request in touched:
             request.is_touched = False
             try:
                 request.sink.flush()
             except Exception:  # noqa: BLE001  # rule 3
                 self._sink_failed(request)
+        return bool(self._touched)
 
     def request_failed(self, worker: Worker, failed: Failed) -> None:
         request = self._dispatch.sent(failed.request_id)

@@ -48,8 +48,8 @@ class Delivery(Protocol):
         """A cancelled request has left the worker."""
         ...
 
-    def turn_done(self) -> None:
-        """All that had come in together was delivered."""
+    def turn_done(self) -> bool:
+        """All that had come in together was delivered. True: to be called again."""
         ...
 
     def worker_gone(self, worker: Worker, ending: WorkerExit) -> None: ...
@@ -123,8 +123,11 @@ async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None
             frames = await worker.child.receive()
             try:
                 is_more = _take_turn(worker, frames, plan, delivery)
-            finally:
-                delivery.turn_done()
+                while delivery.turn_done():
+                    await trio.lowlevel.checkpoint()
+            finally:  # also where this ends in between: nothing that was pushed stays
+                while delivery.turn_done():
+                    pass
             if is_more:
                 await trio.lowlevel.checkpoint()
     except RemoteProtocolError as error:

@@ -63,9 +63,10 @@ class PoolWatch:
         self._pool.room_made(worker)
         self.check()
 
-    def turn_done(self) -> None:
-        self._pool.turn_done()
+    def turn_done(self) -> bool:
+        is_more = self._pool.turn_done()
         self.check()
+        return is_more
 
     def worker_gone(self, worker: Worker, ending: WorkerExit) -> None:
         self._trace.note(f"gone {worker.worker_id} {ending}")

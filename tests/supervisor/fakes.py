@@ -219,8 +219,8 @@ class Heard:
     def room_made(self, worker: Worker) -> None:
         return
 
-    def turn_done(self) -> None:
-        return
+    def turn_done(self) -> bool:
+        return False
 
     def worker_gone(self, worker: Worker, ending: WorkerExit) -> None:
         self.endings.append(ending)

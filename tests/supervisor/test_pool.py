@@ -12,7 +12,7 @@ from rbee.ask import Ask
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.backlog import SAMPLES_MIN
-from rbee.supervisor.pool import Pool
+from rbee.supervisor.pool import FLUSHES_MAX, Pool
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
 from rbee.wire import Cancel, Delta, Generate, Step
 from tests.supervisor.fakes import FakeChild, FakeLaunch, NoLog, plan
@@ -239,6 +239,17 @@ async def test_a_request_that_cannot_be_reached_in_time_is_refused_at_once(
         pool.submit(ASK, patient, remaining_s=30, correlation_id="cid")
         await trio.sleep(30)
         assert patient.text == "0 1 2 "
+
+
+async def test_many_sinks_are_flushed_in_slices_and_none_is_left(
+    autojump_clock: MockClock,
+) -> None:
+    count = 2 * FLUSHES_MAX + 7
+    async with pool_of(FakeChild(batch_size=1000), requests_max=1000) as (pool, _, _slots):
+        sinks = [submit(pool)[0] for _ in range(count)]
+        await trio.sleep(1.5)
+        assert [len(sink.deltas) for sink in sinks] == [1] * count
+        assert [sink.flushed for sink in sinks] == [1] * count
 
 
 async def test_a_sink_that_breaks_ends_its_own_request_alone(autojump_clock: MockClock) -> None:
