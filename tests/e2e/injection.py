@@ -248,7 +248,7 @@ class Trial:
 
     def _check_disk(self, run_dir: Path, state_dir: Path) -> None:
         """The audit log is good; what lies in the run directory is cleared by the next start."""
-        if place_in(state_dir).folder.is_dir() and any(place_in(state_dir).folder.iterdir()):
+        if any(place_in(state_dir).folder.glob("*.jsonl")):
             flaw = verify(place_in(state_dir)).flaw
             if flaw is not None and flaw.kind not in ("no_anchor", "torn", "damaged"):
                 self._problem(f"the audit log: {flaw}")

@@ -13,15 +13,16 @@ from pathlib import Path
 
 from tests.e2e.injection import Outcome, Phase, Point, attempt, own_calls
 
-# With what each call fails in nature.
+# With what each call fails in nature. Not epoll_ctl, which fails for want of kernel memory only:
+# libzmq aborts the process then, whatever we do. Not kill: our own children are ours to signal.
 ERRNOS = {
     "mkdir": "ENOSPC", "openat": "EMFILE", "getdents64": "EIO", "readlink": "EACCES",
     "flock": "ENOLCK", "ftruncate": "EIO", "pwrite64": "ENOSPC", "fsync": "EIO",
     "fdatasync": "EIO", "rename": "ENOSPC", "unlink": "EIO", "rmdir": "EIO", "chmod": "EPERM",
     "socket": "EMFILE", "bind": "EADDRINUSE", "listen": "EADDRINUSE", "socketpair": "EMFILE",
-    "accept4": "EMFILE", "setsockopt": "ENOBUFS", "epoll_create1": "EMFILE", "epoll_ctl": "ENOMEM",
+    "accept4": "EMFILE", "setsockopt": "ENOBUFS", "epoll_create1": "EMFILE",
     "eventfd2": "EMFILE", "pipe2": "EMFILE", "clone3": "EAGAIN", "vfork": "EAGAIN",
-    "pidfd_open": "EMFILE", "prctl": "EINVAL", "prlimit64": "EPERM", "kill": "EPERM",
+    "pidfd_open": "EMFILE", "prctl": "EINVAL", "prlimit64": "EPERM",
 }  # fmt: skip
 
 # By threads of their own, of which a recording of the main thread says nothing.
