@@ -27,6 +27,13 @@ GOES_ON = [
 pytestmark = pytest.mark.skipif(STRACE is None, reason="strace is not installed")
 
 
+@pytest.fixture(autouse=True)
+def _no_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What measures coverage makes system calls of its own, and they would be counted."""
+    for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.parametrize("point", REFUSES, ids=str)
 def test_a_start_that_is_refused_ends_with_one_line_and_its_code(
     tmp_path: Path, point: Point
