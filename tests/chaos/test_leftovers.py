@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rbee.chaos.leftovers import find_files, find_strays
 from rbee.chaos.processes import descendants
-from tests.e2e.server import wait_until
 
 # A server as far as this is concerned: it starts children, says who they are, and waits.
 PARENT = """
@@ -48,16 +47,6 @@ def test_a_process_of_a_worker_that_is_gone_is_a_stray_and_others_are_none() -> 
             f"process {stray} (sleep), of a worker that is gone"
         ]
         assert find_strays(server, {worker, stray}) == []
-
-
-def test_a_zombie_below_the_server_is_told() -> None:
-    with parent("zombie") as (server, [worker, stray, _warden, zombie]):
-        told = f"zombie {zombie} ("
-
-        def is_told() -> bool:
-            return any(each.startswith(told) for each in find_strays(server, {worker, stray}))
-
-        wait_until(is_told, 10, told)
 
 
 def test_sockets_and_folders_that_are_left_are_told(tmp_path: Path) -> None:
