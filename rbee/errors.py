@@ -32,6 +32,18 @@ class AuditError(RbeeError):
     """
 
 
+class StoreError(RbeeError):
+    """The store cannot be used now: locked, not ours, the disk. Another try may succeed."""
+
+
+class StoreCorruptError(StoreError):
+    """The store is broken, or none of ours. No try will succeed."""
+
+
+class KeysFullError(StoreError):
+    """There are as many keys as there may be."""
+
+
 class SystemRefusedError(RbeeError):
     """The system refuses what a supervisor cannot do without: a thread, a descriptor."""
 

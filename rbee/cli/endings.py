@@ -11,6 +11,7 @@ from rbee.errors import (
     ExitCode,
     RbeeError,
     RunDirError,
+    StoreError,
     SystemRefusedError,
 )
 
@@ -82,6 +83,7 @@ _CODES: Final[tuple[tuple[type[RbeeError], int], ...]] = (
     (SystemRefusedError, ExitCode.OS_ERROR),
     (OutputError, IO_ERROR),
     (AuditError, IO_ERROR),
+    (StoreError, IO_ERROR),
     (ReaderGoneError, BROKEN_PIPE),
 )
 

@@ -1,0 +1,138 @@
+"""One connection to the SQLite file: its settings, its transactions, and its errors in our words.
+
+Rule: what SQLite raises leaves here as a `StoreError`; a file that is no store, or a broken one,
+      as a `StoreCorruptError`.
+"""
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from rbee.errors import StoreCorruptError, StoreError
+from rbee.store.schema import APPLICATION_ID, STEPS, VERSION
+
+# How long another process may hold the lock: its transactions take milliseconds.
+BUSY_TIMEOUT_S: Final = 2.0
+
+_CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PRIMARY_CODE: Final = 0xFF  # the low byte of an extended code
+
+Values = tuple[str | int | None, ...]
+
+
+class Database:
+    """An open store. `close` it.
+
+    Args:
+      path: of a file that is there, and may be empty.
+    Raises:
+      StoreError: it cannot be used now.
+      StoreCorruptError: it is broken, or none of ours.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        with _in_our_words(path):
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S,
+                isolation_level=None, check_same_thread=False,
+            )  # fmt: skip
+        try:
+            with _in_our_words(path):
+                self._prepare()
+            opened = path.stat()
+            self._file = opened.st_dev, opened.st_ino
+        except OSError as error:
+            self._connection.close()
+            raise StoreError(f"the store {path} has gone: {error.strerror}") from error
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock, _in_our_words(self.path):
+            self._connection.close()
+
+    def is_in_place(self) -> bool:
+        """Whether the file at the path is still the one that was opened."""
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        return (found.st_dev, found.st_ino) == self._file
+
+    def data_version(self) -> int:
+        """Another number whenever another connection has changed the store."""
+        return int(self.rows("PRAGMA data_version")[0][0])
+
+    def rows(self, statement: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        """Read, in a transaction of its own."""
+        with self._lock, _in_our_words(self.path):
+            return self._connection.execute(statement, values).fetchall()
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: all of it is on the disk at the end of the block, or nothing."""
+        with self._lock, _in_our_words(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _prepare(self) -> None:
+        execute = self._connection.execute
+        version = execute("PRAGMA user_version").fetchone()[0]
+        application = execute("PRAGMA application_id").fetchone()[0]
+        tables = execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if application != APPLICATION_ID and (tables or application or version):
+            raise StoreCorruptError(f"{self.path} is a database of another program")
+        if version > VERSION:
+            message = (
+                f"the store {self.path} has version {version}; this rbee knows up to {VERSION}"
+            )
+            raise StoreError(message)
+        found = execute("PRAGMA integrity_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StoreCorruptError(f"the store {self.path} is broken: {found}")
+        execute("PRAGMA journal_mode = WAL")
+        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA trusted_schema = OFF")
+        if version < VERSION:
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        execute = self._connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            # Another process may have done it meanwhile.
+            version = execute("PRAGMA user_version").fetchone()[0]
+            for step in STEPS[version:]:
+                for statement in step:
+                    execute(statement)
+            execute(f"PRAGMA user_version = {VERSION}")
+            execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                execute("ROLLBACK")
+            raise
+
+
+@contextlib.contextmanager
+def _in_our_words(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        # Errors of the module itself have no code: use after `close` is one.
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is not None and code & _PRIMARY_CODE in _CORRUPT:
+            raise StoreCorruptError(f"the store {path} is broken: {error}") from error
+        raise StoreError(f"the store {path} cannot be used now: {error}") from error
