@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from rbee.engine.own_memory import OwnMemory
 from rbee.engine.step_times import StepTimes
 from rbee.errors import ExitCode
 from rbee.transport.thread_link import ThreadLink
@@ -66,6 +67,7 @@ class LinkThread:
         self.published = Published()
         self.step_times: Final = StepTimes()
         self.ignores_stop = False  # for the synthetic engine's fault of that name
+        self._memory = OwnMemory()
         self._path = path
         self._life_fd = life_fd
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -221,15 +223,8 @@ class LinkThread:
             tokens=told.tokens,
             requests=told.requests,
             oldest_request_age_s=0.0 if oldest_s is None else now_s - oldest_s,
-            rss_bytes=_rss_bytes(),
+            rss_bytes=self._memory.rss_bytes(),
             vram_bytes=told.vram_bytes,
             prompt_tokens=told.prompt_tokens,
             step_s=self.step_times.slow_s(),
         )
-
-
-def _rss_bytes() -> int:
-    """Resident memory of this process. Source: proc(5), /proc/PID/statm."""
-    with open("/proc/self/statm", "rb") as file:  # noqa: PTH123  # called every beat
-        pages = int(file.read().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
