@@ -20,8 +20,8 @@ from rbee.chaos.scenario import Absent, Scenario
 # A drill ends by itself within its scenario's limit and what its end takes.
 END_MORE_S: Final = 60.0
 
-# A drill that is broken off ends its server first.
-CLEAR_S: Final = 10.0
+# A drill that is broken off ends its server first, and takes away what that one has left.
+CLEAR_S: Final = 20.0
 
 _PIDS_CGROUP: Final = Path("/sys/fs/cgroup/pids")
 _LAST_WORDS: Final = 500

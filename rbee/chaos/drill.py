@@ -17,6 +17,7 @@ from rbee.chaos.leftovers import (
     find_files,
     find_strays,
     instances,
+    recorded_instances,
     remove_cgroups,
     wait_processes_gone,
 )
@@ -86,7 +87,7 @@ async def run_drill(scenario: Scenario, seed: int, folder: Path, short: Path) ->
         found.broken = "; ".join(_messages(errors))
     finally:
         end_children()
-        remove_cgroups(drill.instances)
+        remove_cgroups(drill.instances | recorded_instances(server.run_dir))
         _clear(scenario.setting, short)
     return _report(drill, seed, time.monotonic() - began_s)
 

@@ -20,8 +20,12 @@ from rbee.chaos.processes import children, descendants, mark, reap_zombies
 GONE_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.02
 
+# The kernel may take a moment to see that the last process of a group has gone.
+EMPTY_S: Final = 1.0
+
 _CGROUPS: Final = Path("/sys/fs/cgroup")
 _UNIX_SOCKETS: Final = Path("/proc/net/unix")
+_RECORD_PREFIX: Final = "instance-"
 
 
 async def wait_processes_gone(
@@ -65,6 +69,12 @@ def instances(worker_pids: set[int]) -> set[str]:
     return {found.partition("/")[0] for pid in worker_pids if (found := mark(pid))}
 
 
+def recorded_instances(run_dir: Path) -> set[str]:
+    """The same, as a server has put it down before it made its first cgroup."""
+    records = run_dir.glob(f"{_RECORD_PREFIX}*.json")
+    return {path.stem.removeprefix(_RECORD_PREFIX) for path in records}
+
+
 def find_files(run_dir: Path, instance_names: set[str]) -> list[str]:
     """What of a server that has stopped still lies in file systems.
 
@@ -93,12 +103,15 @@ def find_cgroups(instance_names: set[str]) -> list[str]:
 
 def remove_cgroups(instance_names: set[str]) -> None:
     """Take away the groups of servers that were killed, and that nobody has come after."""
-    for path in reversed(find_cgroups(instance_names)):
-        for below in sorted(Path(path).glob("*/"), reverse=True):
-            with contextlib.suppress(OSError):  # it is not empty: it stays to be seen
-                below.rmdir()
-        with contextlib.suppress(OSError):
-            Path(path).rmdir()
+    until_s = time.monotonic() + EMPTY_S
+    while (left := find_cgroups(instance_names)) and time.monotonic() < until_s:
+        for path in reversed(left):
+            for below in sorted(Path(path).glob("*/"), reverse=True):
+                with contextlib.suppress(OSError):  # it is not empty: it stays to be seen
+                    below.rmdir()
+            with contextlib.suppress(OSError):
+                Path(path).rmdir()
+        time.sleep(LOOK_EVERY_S)
 
 
 def _names(folder: Path) -> set[str]:

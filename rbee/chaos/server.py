@@ -21,8 +21,9 @@ from rbee.errors import RbeeError
 START_TIMEOUT_S: Final = 60.0
 ASK_TIMEOUT_S: Final = 10.0
 
-# What a server gets to end by itself when its drill is broken off.
-END_S: Final = 4.0
+# A server whose drill is broken off is hurried after this, and then gets so long to end by itself.
+HURRY_AFTER_S: Final = 1.0
+END_S: Final = 8.0
 
 # What is kept of the log; a server that says more has a fault of its own.
 EVENTS_MAX: Final = 100_000
@@ -155,9 +156,9 @@ class Server:
         process = self._running
         if process.returncode is None:
             process.send_signal(signal.SIGCONT)
-            for _ in range(2):  # the second one hurries it
+            for wait_s in (HURRY_AFTER_S, END_S):  # the second one hurries it
                 process.terminate()
-                with trio.move_on_after(END_S / 2):
+                with trio.move_on_after(wait_s):
                     await process.wait()
             if process.returncode is None:
                 process.kill()

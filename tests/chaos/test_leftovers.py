@@ -7,15 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rbee.chaos.leftovers import find_files, find_strays
+from rbee.chaos.leftovers import find_files, find_strays, recorded_instances
 from rbee.chaos.processes import descendants
+from tests.e2e.server import wait_until
 
 # A server as far as this is concerned: it starts children, says who they are, and waits.
 PARENT = """
 import subprocess, sys
+kept = []  # a Popen that is let go reaps its process, if that one is quick to end
 def start(mark, *command):
     environment = {"RBEE_WORKER": mark} if mark else {}
     child = subprocess.Popen(command, env=environment, start_new_session=True)
+    kept.append(child)
     print(child.pid, flush=True)
 start("box/first", "/bin/sleep", "60")
 start("box/gone", "/bin/sleep", "60")
@@ -47,6 +50,23 @@ def test_a_process_of_a_worker_that_is_gone_is_a_stray_and_others_are_none() -> 
             f"process {stray} (sleep), of a worker that is gone"
         ]
         assert find_strays(server, {worker, stray}) == []
+
+
+def test_a_zombie_below_the_server_is_told() -> None:
+    with parent("zombie") as (server, [worker, stray, _warden, zombie]):
+        told = f"zombie {zombie} ("
+
+        def is_told() -> bool:
+            return any(each.startswith(told) for each in find_strays(server, {worker, stray}))
+
+        wait_until(is_told, 10, told)
+
+
+def test_instances_are_known_by_what_a_server_has_put_down(tmp_path: Path) -> None:
+    assert recorded_instances(tmp_path / "gone") == set()
+    (tmp_path / "instance-abc.json").touch()
+    (tmp_path / "worker-def.json").touch()
+    assert recorded_instances(tmp_path) == {"abc"}
 
 
 def test_sockets_and_folders_that_are_left_are_told(tmp_path: Path) -> None:
