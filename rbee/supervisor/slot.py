@@ -280,9 +280,12 @@ async def _wait_backoff(slot: Slot, until_s: float) -> None:
 
 
 async def _asked_before(slot: Slot, until_s: float) -> bool:
-    """Wait until then, or until an operator asks for something."""
+    """Wait until then, or until an operator asks for something. Of both at once, he counts."""
     slot.refill_s = until_s
-    with trio.move_on_at(until_s) as waiting:
-        await _wait_asked(slot)
+    with trio.move_on_at(until_s):
+        await slot._asked.wait()
     slot.refill_s = None
-    return not waiting.cancelled_caught
+    if not slot._asked.is_set():
+        return False
+    slot._asked = trio.Event()
+    return True

@@ -119,6 +119,8 @@ class Vitals:
         self.beats += 1
         if told is not None and beat.step > told.step:
             self._step_s = now_s
+        if told is not None and beat.tokens > told.tokens:  # it may be here before they are
+            self._token_s = now_s
         if beat.step_s > 0:
             slowest_s = max(beat.step_s, STEP_KEPT * (self.pace.step_s or 0.0))
             self.pace = replace(self.pace, step_s=slowest_s)

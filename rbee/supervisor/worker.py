@@ -194,7 +194,8 @@ class Worker:
             return
         self._was_asked = True
         was_ready = self._state in TAKES_REQUESTS
-        self._vitals.asked_to_work(trio.current_time())
+        if not self._dialogue.open_requests:  # who hangs gains no time by this
+            self._vitals.asked_to_work(trio.current_time())
         self._move(WorkerEvent.DRAIN)
         # A model that is still loading is not worth waiting for.
         frames = self._dialogue.drain() if was_ready else self._dialogue.stop()

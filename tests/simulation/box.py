@@ -51,6 +51,8 @@ class SimProcess:
         self.identity: Final = Identity(self.pid, self.pid)
         self.is_reaped = False
         self.is_left = False  # the supervisor has given it up, and has said so
+        self.was_struck = False  # by a signal from outside
+        self._was_killed = False  # it may run on for a while; there is no more to be done to it
         self.strays: Final[set[int]] = set()
         self._box = box
         self._boot_fd = os.dup(boot_fd)
@@ -96,7 +98,10 @@ class SimProcess:
         """A healthy worker may be ended only as it was asked to, and once it had its time."""
         watcher = self._box.watcher
         watcher.note(f"{number.name} to {self.slot_id} pid {self.pid}")
-        if not self.worker.broken and not watcher.may_be_ended(self.slot_id):
+        was_killed, self._was_killed = self._was_killed, self._was_killed or number is SIGKILL
+        if self.worker.broken or was_killed:
+            return
+        if not watcher.may_be_ended(self.slot_id):
             watcher.violation(f"{self.slot_id} is healthy, and is ended by {number.name}")
 
     # --- for the box
@@ -281,6 +286,7 @@ class Box:
         for each in self.living(slot_id):
             if not each.worker.has_ended and each.worker.is_connected:
                 self.watcher.note(f"signal {number} from outside to pid {each.pid}")
+                each.was_struck = True
                 each.worker.deliver_signal(number)
                 each.poke()
 

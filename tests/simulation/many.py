@@ -77,4 +77,8 @@ def _gather(outcomes: Iterable[Outcome]) -> tuple[list[int], Counter[str]]:
 
 
 def verdict(outcome: Outcome) -> str:
-    return "; ".join(outcome.violations) or "good"
+    """The first violation ended the simulation: those behind it are of its end, and say little."""
+    if outcome.is_good:
+        return "good"
+    more = len(outcome.violations) - 1
+    return outcome.violations[0] + (f" (and {more} more)" if more else "")

@@ -4,6 +4,7 @@ It stands between the workers and the pool as `SlotDelivery`, and notes what the
 needs to know: who was interrupted how often, and what was in work at which crash.
 """
 
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Final, cast
@@ -117,8 +118,16 @@ class PoolWatch:
             is_bounded = worker.open_requests <= worker.batch_size
             expect(is_bounded, f"{worker.worker_id} has more than its batch")
         dispatch = self._pool._dispatch
-        if worker in dispatch._kept and dispatch.suspect_at(worker) is not None:
-            expect(len(there) == 1, f"{worker.worker_id} has others beside a suspect")
+        suspect = dispatch.suspect_at(worker)
+        if suspect is not None:
+            # Beside one that came to be suspected there, by the crash of its twin, others go on.
+            since_s = self._suspected_s(suspect)
+            joined = [each for each in there.values() if each.sent_s > max(since_s, suspect.sent_s)]
+            expect(not joined, f"{worker.worker_id} has others beside a suspect")
+
+    def _suspected_s(self, request: OpenRequest) -> float:
+        key = ask_key(request.ask)
+        return max((each.at_s for each in self.crashes if key in each.in_work), default=-math.inf)
 
     def _check_idle(self, slot: Slot) -> None:
         """Nobody waits while a worker has room, unless one is kept for suspects."""

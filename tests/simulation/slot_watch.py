@@ -71,6 +71,7 @@ class History:
     due_s: float | None = None  # the next start
     opened_s: float = 0.0
     wants_worker: bool = True
+    asked_s: float = 0.0  # when an operator last asked for something, as `_awake_s` has it
     ended: WorkerExit | None = None
     gone_s: float = 0.0
     delays: dict[int, list[float]] = field(default_factory=dict)
@@ -85,6 +86,7 @@ class SlotWatch:
         self._trace = trace
         self._own = chance(scenario.seed, "evidence")
         self.woken_s = -1.0
+        self.slept_s = 0.0  # in all
         self.restarts = 0
 
     def of(self, slot_id: str) -> History:
@@ -96,7 +98,9 @@ class SlotWatch:
         self._trace.note(f"{slot.slot_id} {before.value} -> {after.value}")
         is_legal = after in _MOVES[before]
         self._trace.expect(is_legal, f"{slot.slot_id} moves {before.value} -> {after.value}")
-        if hasattr(slot, "_breaker"):
+        # Between the worker's end and the verdict on it, with no await, nobody else can look.
+        is_being_judged = before is SlotState.FILLED
+        if hasattr(slot, "_breaker") and not is_being_judged:
             self.look_at_breaker(slot)
 
     def look_at_breaker(self, slot: Slot) -> None:
@@ -121,7 +125,9 @@ class SlotWatch:
     def started(self, slot_id: str) -> None:
         """A process is about to be started in it."""
         history, now_s = self.of(slot_id), trio.current_time()
-        self._trace.expect(history.wants_worker, f"{slot_id} is filled, and was to be empty")
+        # Who changes his mind while it is being started has it drained as soon as it is there.
+        is_wanted = history.wants_worker or self._awake_s() <= history.asked_s + LATE_S
+        self._trace.expect(is_wanted, f"{slot_id} is filled, and was to be empty")
         if history.due_s is None:
             return
         early_s, late_s = history.due_s - now_s, now_s - history.due_s
@@ -134,10 +140,15 @@ class SlotWatch:
         """An operator asked something of it."""
         history = self.of(slot_id)
         history.due_s, history.is_exact = None, False
+        history.asked_s = self._awake_s()
         if deed == "reset":
             history.failures = 0
         else:
             history.wants_worker = deed == "restart"
+
+    def _awake_s(self) -> float:
+        """A clock that stands still while the supervisor does."""
+        return trio.current_time() - self.slept_s
 
     def heard(self, event: str, fields: dict[str, Any]) -> None:
         if event == "worker_gone":

@@ -123,7 +123,7 @@ class World:
         return worker._was_asked or self.drain_asked.is_set()
 
     def process_ended(self, process: SimProcess) -> None:
-        if process.worker.poisoned_by:
+        if process.worker.poisoned_by and not process.was_struck:
             self.requests.poisoned(process.worker.poisoned_by)
         self._check_found(process)
 
@@ -133,7 +133,7 @@ class World:
         silent_s = limits.beat_s * limits.beats_missed_max + BEAT_GRACE_S
         starting_s = max(limits.hello_timeout_s, limits.load_stall_s)
         bounds = {
-            "hangs": silent_s if worker.is_serving else starting_s,
+            "hangs": silent_s if self._is_known_ready(process) else starting_s,
             "hangs on a request": limits.step_stall_s_max + 2 * limits.beat_s,
         }
         if worker.broken not in bounds:
@@ -143,6 +143,11 @@ class World:
         took_s -= worker.nature.unkillable_s + worker.nature.kill_lag_s
         is_in_time = took_s <= bounds[worker.broken] + FOUND_S
         self.trace.expect(is_in_time, f"{process.slot_id} {worker.broken} for {took_s:.3f} s")
+
+    def _is_known_ready(self, process: SimProcess) -> bool:
+        """What it said last may not have left it: who was not heard to be ready still loads."""
+        worker = self._slot(process.slot_id).worker
+        return worker is not None and worker.pid == process.pid and worker.ready is not None
 
     def _custody(self, slot_id: str) -> Custody:
         self.slot_watch.started(slot_id)
@@ -276,6 +281,7 @@ class World:
 
     def _woke(self, lasts_s: float) -> None:
         self.slept_s += lasts_s
+        self.slot_watch.slept_s = self.slept_s
         self.sleeps.append((trio.current_time(), lasts_s))
         self.requests.woken_s = self.slot_watch.woken_s = trio.current_time()
 

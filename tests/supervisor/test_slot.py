@@ -141,6 +141,21 @@ async def test_after_the_cool_down_one_worker_is_tried(autojump_clock: MockClock
     assert len(place.told("slot_on_trial")) == 2
 
 
+@pytest.mark.parametrize("_again", range(10))  # which of both runs first is trio's to choose
+async def test_a_reset_at_the_very_end_of_the_cool_down_counts(
+    _again: int, autojump_clock: MockClock
+) -> None:
+    place = Place(*crashing(4))
+    async with kept(place, RestartConfig(cooldown_s=30)):
+        await trio.sleep(12)
+        assert place.slot.refill_s is not None
+        await trio.sleep_until(place.slot.refill_s)
+        place.slot.reset()
+        await trio.sleep(1)
+        assert place.slot.worker is not None
+        assert place.breaker() is BreakerState.CLOSED
+
+
 async def test_crashes_that_are_a_requests_doing_are_not_counted(
     autojump_clock: MockClock,
 ) -> None:

@@ -102,6 +102,17 @@ def test_steps_without_a_token_are_steps() -> None:
     assert judge(signs, LIMITS, 60).verdict is Verdict.LIVELOCK
 
 
+def test_tokens_that_a_beat_tells_of_count_though_they_have_not_come_yet() -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    vitals.hear_beat(beat(Phase.PREFILL, 1, prompt_tokens=20_000), 5)
+    for number in range(2, 40):
+        vitals.hear_beat(beat(Phase.PREFILL, number, prompt_tokens=20_000), 5.0 * number)
+    told = Beat(Phase.DECODE, 40, 3, {1: 3}, 0.0, rss_bytes=0, vram_bytes=0)
+    vitals.hear_beat(told, 200)
+    assert judge(vitals.signs(LifePhase.WORKING), LIMITS, 200.25).verdict is Verdict.ALIVE
+
+
 def test_what_the_supervisor_slept_through_is_no_silence() -> None:
     vitals = Vitals(0)
     vitals.hear_beat(beat(Phase.IDLE), 5)

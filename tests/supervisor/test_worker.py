@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from rbee.ask import Ask
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.supervisor.lifecycle import WorkerState
 from rbee.supervisor.slot import Slot, SlotState, Surroundings, keep_filled
@@ -75,6 +76,24 @@ async def test_a_drained_worker_ends_as_asked(autojump_clock: MockClock) -> None
     assert ending.was_asked
     assert ending.said == "drained"
     assert ending.last_state is WorkerState.DRAINING
+
+
+class Hung(FakeChild):
+    """It beats, and does nothing that it is asked for."""
+
+    async def _obey(self, frames: list[bytes], nursery: trio.Nursery) -> None:
+        self.got.append(self._dialogue.receive(frames))
+
+
+async def test_who_hangs_gains_no_time_by_being_drained(autojump_clock: MockClock) -> None:
+    launch, held = FakeLaunch(Hung()), list[Worker]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_worker, launch, plan(), LIMITS, Heard(), held.append)
+        await trio.sleep(1)
+        held[0].generate(1, Ask("m", prompt="x"), 300, "c")
+        await trio.sleep(40)
+        held[0].drain()
+    assert launch.reaped_at_s == pytest.approx([1 + LIMITS.step_stall_s])
 
 
 async def test_cancelling_run_worker_reaps_the_process_and_tells(
