@@ -1,4 +1,9 @@
-"""What all tests share: assertions of the helpers explain themselves."""
+"""What all tests share: assertions of the helpers explain themselves.
+
+Two run at a time (`-n 2`), as most of them wait for a server. Tests of one file share what the
+file has made, so they run in one process, one after the other; except those of files that are
+listed in `TESTS_APART`, in which each test has a server of its own.
+"""
 
 import signal
 import tempfile
@@ -12,6 +17,8 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")
+
+TESTS_APART = {"tests/specs/test_specs.py"}
 
 # Started in the background of a shell, this process would have SIGINT ignored, and so would
 # all that the tests start: nothing could be stopped by Ctrl-C then.
@@ -29,6 +36,13 @@ def _state_of_its_own() -> Iterator[None]:
         patch.delenv("STATE_DIRECTORY", raising=False)
         patch.setenv("XDG_STATE_HOME", folder)
         yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        if file not in TESTS_APART:
+            item.add_marker(pytest.mark.xdist_group(file))
 
 
 pytest.register_assert_rewrite("tests.e2e", "tests.specs", "tests.supervisor", "tests.engine")

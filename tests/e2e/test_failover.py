@@ -38,6 +38,8 @@ CLIENTS = 200
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 LONG = [{"role": "user", "content": "Tell me a long story about a bee and a bear."}]
 SEEDED = {"temperature": 0.8, "seed": 11}
+# A story is over before anybody can kill its worker; without the token of its end it is not.
+ENDLESS = {"prompt": "Once upon a time", "logit_bias": {"3": -100}}
 SCHEMA = {
     "type": "object",
     "properties": {"story": {"type": "string", "minLength": 300, "maxLength": 600}},
@@ -64,8 +66,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             },
         },
     ),
-    "completion": (COMPLETIONS, {"prompt": "Once upon a time", **SEEDED}),
-    "stop string": (COMPLETIONS, {"prompt": "Once upon a time", "temperature": 0}),
+    "completion": (COMPLETIONS, {**ENDLESS, **SEEDED}),
+    "stop string": (COMPLETIONS, {**ENDLESS, "temperature": 0}),
 }
 KILLS = 2  # of each case
 
