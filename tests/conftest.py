@@ -1,8 +1,9 @@
 """What all tests share: assertions of the helpers explain themselves.
 
-Two run at a time (`-n 2`), as most of them wait for a server. Tests of one file share what the
-file has made, so they run in one process, one after the other; except those of files that are
-listed in `TESTS_APART`, in which each test has a server of its own.
+Two run at a time (`make test`), as most of them wait for a server. Tests of one file share what
+the file has made, so they run in one process, one after the other. Not so those of files in
+`TESTS_APART`, where each test has a server of its own; and those in `FOLDERS_TOGETHER` share what
+is made once for the folder.
 """
 
 import signal
@@ -19,6 +20,7 @@ settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("repeatable")
 
 TESTS_APART = {"tests/specs/test_specs.py"}
+FOLDERS_TOGETHER = {"tests/benchmarks"}  # the load client is built there
 
 # Started in the background of a shell, this process would have SIGINT ignored, and so would
 # all that the tests start: nothing could be stopped by Ctrl-C then.
@@ -41,8 +43,9 @@ def _state_of_its_own() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         file = item.nodeid.partition("::")[0]
+        folder = file.rpartition("/")[0]
         if file not in TESTS_APART:
-            item.add_marker(pytest.mark.xdist_group(file))
+            item.add_marker(pytest.mark.xdist_group(folder if folder in FOLDERS_TOGETHER else file))
 
 
 pytest.register_assert_rewrite("tests.e2e", "tests.specs", "tests.supervisor", "tests.engine")

@@ -98,6 +98,8 @@ def on_terminal(*arguments: str, cwd: Path, columns: int = 120) -> Iterator[Term
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     environ = {**os.environ, "TERM": "xterm", "PYTHONUNBUFFERED": "1"}
+    for name in ("COLUMNS", "LINES"):  # they would hide this terminal's own size
+        environ.pop(name, None)
     child = subprocess.Popen(
         [sys.executable, "-c", _ON_TERMINAL, *arguments],
         stdin=slave,

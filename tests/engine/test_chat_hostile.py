@@ -136,7 +136,7 @@ def test_hostile_template_is_refused_soon(source: str) -> None:
         RequestError, match=r"takes too much|\((Overflow|Recursion)Error\)"
     ) as caught:
         template.render(MESSAGES)
-    assert time.thread_time() - began_s < 1.0
+    assert time.thread_time() - began_s < 2.0  # four times what it may, for slow machines
     assert caught.value.code is ErrorCode.INVALID_REQUEST
 
 
