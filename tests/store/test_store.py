@@ -20,7 +20,8 @@ from rbee.store.database import Database
 def row(key_id: str = "aaaaaaaa", **more: object) -> KeyRow:
     given: dict[str, object] = {
         "id": key_id, "hash": "$argon2id$…", "fingerprint": "0a1b2c", "name": "a name",
-        "role": "user", "models": ("one", "org/two"), "limits": {"requests_per_minute": 3}, "created_s": 1_000,
+        "role": "user", "models": ("one", "org/two"), "limits": {"requests_per_minute": 3},
+        "created_s": 1_000,
     }  # fmt: skip
     return KeyRow(**{**given, **more})  # type: ignore[arg-type]
 
