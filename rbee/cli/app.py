@@ -13,6 +13,7 @@ from rbee.cli import (
     configuration,
     crashes,
     doctor,
+    openapi,
     serve,
     status,
     version,
@@ -128,6 +129,7 @@ def build_app() -> App:
     app.command(status.status, help_epilogue=_STATUS_EXAMPLES)
     app.command(doctor.doctor, help_epilogue=_DOCTOR_EXAMPLES)
     app.command(chaos.chaos, help_epilogue=_CHAOS_EXAMPLES)
+    app.command(openapi.openapi, help_epilogue="")
     app.command(version.version, help_epilogue="")
     group = App(
         name="workers",

@@ -184,6 +184,7 @@ class Face:
         headers: Mapping[str, str] | list[tuple[str, str]] | None = None,
         exchange: Exchange | None = None,
         extensions: dict[str, Any] | None = None,
+        query: bytes = b"",
     ) -> Exchange:
         """Make one request, and wait for its answer's end.
 
@@ -193,6 +194,7 @@ class Face:
         """
         exchange = exchange or Exchange()
         scope = _scope(method, path, headers, extensions)
+        scope["query_string"] = query
         parts = [body] if isinstance(body, bytes) else list(body)
 
         async def receive() -> Message:

@@ -214,9 +214,9 @@ def test_documentation_names_every_command_and_option(
 ) -> None:
     text = (DOCS / "cli.md").read_text("utf-8")
     commands = [
-        "serve", "chat", "status", "doctor", "version", "workers list", "workers restart",
-        "workers stop", "workers reset", "crashes list", "crashes show", "config check",
-            "config show",
+        "serve", "chat", "status", "doctor", "openapi", "version", "workers list",
+        "workers restart", "workers stop", "workers reset", "crashes list", "crashes show",
+        "config check", "config show",
     ]  # fmt: skip
     for command in commands:
         assert f"`rbee {command}" in text, command

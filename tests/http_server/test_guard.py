@@ -135,13 +135,14 @@ def test_error_answer_is_whole_and_has_an_id_of_its_own() -> None:
     head, _, body = error_answer(503, ErrorCode.QUEUE_FULL, "full", retry_after_s=1).partition(
         b"\r\n\r\n"
     )
+    error = json.loads(body)["error"]
     assert head.split(b"\r\n") == [
         b"HTTP/1.1 503 Service Unavailable",
         b"content-type: application/json",
         b"content-length: %d" % len(body),
         b"retry-after: 1",
+        b"x-correlation-id: " + error["correlation_id"].encode(),
         b"connection: close",
     ]
-    error = json.loads(body)["error"]
     assert error["type"] == "server_error"
     assert error["correlation_id"] not in error_answer(503, ErrorCode.QUEUE_FULL, "").decode()

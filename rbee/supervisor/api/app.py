@@ -14,6 +14,7 @@ from rbee.logs import Log
 from rbee.supervisor.api.admin import admin_routes
 from rbee.supervisor.api.answers import Answer
 from rbee.supervisor.api.asgi import AsgiFace
+from rbee.supervisor.api.description import description_routes
 from rbee.supervisor.api.generation import Surroundings
 from rbee.supervisor.api.guard import Guard
 from rbee.supervisor.api.health import health_answers
@@ -59,6 +60,7 @@ def make_routes(
         *model_routes(operations),
         *request_routes(open_requests),
         *admin_routes(operations),
+        *description_routes(),
     ]
 
 

@@ -11,26 +11,33 @@ import msgspec
 
 from rbee.ask import LOGPROBS_MAX, MESSAGES_MAX, SCHEMA_BYTES_MAX, TOKENS_MAX, Ask, Message
 from rbee.supervisor.api.fields import (
-    Check,
+    Field,
+    Fields,
     Findings,
-    anything,
+    Schema,
+    array_schema,
     boolean,
     integer,
     kind,
+    object_schema,
     only,
     read_fields,
     text,
+    text_schema,
 )
 from rbee.supervisor.api.json_text import decode_json
 from rbee.supervisor.api.order import Order, choices_of
 from rbee.supervisor.api.parameters import (
     COMMON,
     IGNORED,
+    TEXT_MAX,
     check_together,
     read_sampling,
 )
 
 PARTS_MAX: Final = 1024  # text parts of one message
+NAME_MAX: Final = 256
+DESCRIPTION_MAX: Final = 4096
 ANY_OBJECT_SCHEMA: Final = '{"type":"object"}'
 
 # OpenAI's "developer" is what its newer models call "system".
@@ -145,12 +152,19 @@ def _part(value: object, field: str, found: Findings) -> str | None:
     return part
 
 
-_PART: Final[Mapping[str, Check[Any]]] = {"type": text, "text": text}
+_PART: Final[Fields] = {"type": Field(text(16).check, {"const": "text"}), "text": text(TEXT_MAX)}
 
-_MESSAGE: Final[Mapping[str, Check[Any]]] = {
-    "role": _role,
-    "content": _content,
-    "name": text,  # ignored: no chat template here shows it
+_CONTENT_SCHEMA: Final[Schema] = {
+    "anyOf": [
+        text_schema(0, TEXT_MAX),
+        array_schema(object_schema(_PART, "type", "text"), 1, PARTS_MAX),
+    ]
+}
+
+_MESSAGE: Final[Fields] = {
+    "role": Field(_role, {"enum": list(_ROLES)}),
+    "content": Field(_content, _CONTENT_SCHEMA),
+    "name": text(NAME_MAX),  # ignored: no chat template here shows it
     # A client that hands an answer of ours back sends these, empty.
     "refusal": only(),
     "audio": only(),
@@ -159,6 +173,8 @@ _MESSAGE: Final[Mapping[str, Check[Any]]] = {
     "annotations": only([]),
 }
 
+_MESSAGES_SCHEMA: Final = array_schema(object_schema(_MESSAGE, "role", "content"), 1, MESSAGES_MAX)
+
 
 # --- the answer's form
 
@@ -166,11 +182,11 @@ _MESSAGE: Final[Mapping[str, Check[Any]]] = {
 def _response_format(value: object, field: str, found: Findings) -> str | None:
     """The JSON Schema that the answer must match, as text; "" for free text."""
     kind_wanted = value.get("type") if isinstance(value, dict) else None
-    checks = _FORMATS.get(kind_wanted) if isinstance(kind_wanted, str) else None
-    if checks is None:
+    fields = _FORMATS.get(kind_wanted) if isinstance(kind_wanted, str) else None
+    if fields is None:
         found.wrong(f"{field}.type", f"must be one of {', '.join(_FORMATS)}")
         return None
-    values = read_fields(value, checks, found, at=field)
+    values = read_fields(value, fields, found, at=field)
     if kind_wanted == "json_schema":
         found.require(value, values, "json_schema", at=field)
         schema: str | None = values.get("json_schema")
@@ -203,28 +219,46 @@ def _schema(value: object, field: str, found: Findings) -> str | None:
     return encoded.decode()
 
 
-_NAMED_SCHEMA: Final[Mapping[str, Check[Any]]] = {
-    "name": _schema_name,
-    "description": text,
-    "schema": _schema,
-    "strict": boolean,  # the schema always holds here, strict or not
+_NAMED_SCHEMA: Final[Fields] = {
+    "name": Field(
+        _schema_name, {"type": "string", "pattern": f"^{_SCHEMA_NAME.pattern}$", "maxLength": 64}
+    ),
+    "description": text(DESCRIPTION_MAX),
+    "schema": Field(
+        _schema,
+        {"type": "object", "description": f"At most {SCHEMA_BYTES_MAX} bytes of JSON."},
+    ),
+    "strict": boolean(),  # the schema always holds here, strict or not
 }
 
-_FORMATS: Final[Mapping[str, Mapping[str, Check[Any]]]] = {
-    "text": {"type": anything},
-    "json_object": {"type": anything},
-    "json_schema": {"type": anything, "json_schema": _named_schema},
+
+def _kind_of_format(name: str) -> Field:
+    """The field by which the form was chosen: it was looked at."""
+    return Field(lambda value, _field, _found: value, {"const": name})
+
+
+_FORMATS: Final[Mapping[str, Fields]] = {
+    "text": {"type": _kind_of_format("text")},
+    "json_object": {"type": _kind_of_format("json_object")},
+    "json_schema": {
+        "type": _kind_of_format("json_schema"),
+        "json_schema": Field(_named_schema, object_schema(_NAMED_SCHEMA, "name", "schema")),
+    },
+}
+
+_FORMAT_SCHEMA: Final[Schema] = {
+    "anyOf": [object_schema(fields, *fields) for fields in _FORMATS.values()]
 }
 
 IGNORED_IN_CHAT: Final = IGNORED | {"parallel_tool_calls"}
 
-PARAMETERS: Final[Mapping[str, Check[Any]]] = {
+PARAMETERS: Final[Fields] = {
     **COMMON,
-    "messages": _messages,
+    "messages": Field(_messages, _MESSAGES_SCHEMA),
     "max_completion_tokens": integer(1, TOKENS_MAX),
-    "logprobs": boolean,
+    "logprobs": boolean(),
     "top_logprobs": integer(0, LOGPROBS_MAX),
-    "response_format": _response_format,
+    "response_format": Field(_response_format, _FORMAT_SCHEMA),
     "modalities": only(["text"]),
     "tools": only([]),
     "tool_choice": only("none", "auto"),
@@ -236,3 +270,5 @@ PARAMETERS: Final[Mapping[str, Check[Any]]] = {
     "verbosity": only(),
     "web_search_options": only(),
 }
+
+CHAT_SCHEMA: Final = object_schema(PARAMETERS, "model", "messages", ignored=IGNORED_IN_CHAT)

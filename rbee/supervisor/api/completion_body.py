@@ -6,14 +6,33 @@ Pure. Any bytes whatever give an `Order` or a `RequestError`.
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
-from rbee.ask import Ask, Sampling
-from rbee.supervisor.api.fields import Check, Findings, integer, kind, only, read_fields
+from rbee.ask import TOKENS_MAX, Ask, Sampling
+from rbee.supervisor.api.fields import (
+    Field,
+    Fields,
+    Findings,
+    Schema,
+    array_schema,
+    integer,
+    kind,
+    object_schema,
+    only,
+    read_fields,
+    text_schema,
+)
 from rbee.supervisor.api.json_text import decode_json
 from rbee.supervisor.api.order import Order, choices_of
-from rbee.supervisor.api.parameters import COMMON, IGNORED, check_together, read_sampling
+from rbee.supervisor.api.parameters import (
+    COMMON,
+    IGNORED,
+    TEXT_MAX,
+    check_together,
+    read_sampling,
+)
 
 PROMPTS_MAX: Final = 128
 ASKS_MAX: Final = 128  # prompts times n: each takes a place in the queue
+PROMPT_IDS_MAX: Final = TOKENS_MAX
 TOKEN_ID_MAX: Final = 2**31 - 1
 LOGPROBS_MAX: Final = 5  # as OpenAI's API has it for this route
 TOKENS_DEFAULT: Final = 16  # as OpenAI's API has it for this route
@@ -89,8 +108,8 @@ def _prompt(value: object, field: str, found: Findings) -> Prompt | None:
         found.wrong(field, "must not be empty")
     elif not isinstance(value, list):
         found.wrong(field, f"must hold strings or arrays of token ids, got {kind(value)}")
-    elif not value:
-        found.wrong(field, "must not be empty")
+    elif not 1 <= len(value) <= PROMPT_IDS_MAX:
+        found.wrong(field, f"must have 1 to {PROMPT_IDS_MAX} token ids")
     elif not all(_is_integer(each) and 0 <= each <= TOKEN_ID_MAX for each in value):
         found.wrong(field, f"must hold token ids from 0 to {TOKEN_ID_MAX}")
     else:
@@ -102,11 +121,27 @@ def _is_integer(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-PARAMETERS: Final[Mapping[str, Check[Any]]] = {
+_IDS_SCHEMA: Final = array_schema(
+    {"type": "integer", "minimum": 0, "maximum": TOKEN_ID_MAX}, 1, PROMPT_IDS_MAX
+)
+_TEXT_SCHEMA: Final = text_schema(1, TEXT_MAX)
+
+_PROMPTS_SCHEMA: Final[Schema] = {
+    "anyOf": [
+        _TEXT_SCHEMA,
+        array_schema(_TEXT_SCHEMA, 1, PROMPTS_MAX),
+        _IDS_SCHEMA,
+        array_schema(_IDS_SCHEMA, 1, PROMPTS_MAX),
+    ]
+}
+
+PARAMETERS: Final[Fields] = {
     **COMMON,
-    "prompt": _prompts,
+    "prompt": Field(_prompts, _PROMPTS_SCHEMA),
     "logprobs": integer(0, LOGPROBS_MAX),
     "echo": only(False),
     "best_of": only(1),
     "suffix": only(),
 }
+
+COMPLETION_SCHEMA: Final = object_schema(PARAMETERS, "model", "prompt", ignored=IGNORED)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from rbee.errors import ErrorCode, RequestError, Violation
+from rbee.supervisor.api.fields import Schema
 
 TIMEOUT_HEADER: Final = "X-Request-Timeout"
 DEADLINE_HEADER: Final = "X-Request-Deadline"
@@ -19,6 +20,17 @@ _RFC_3339: Final = re.compile(
     r"([Zz]|[+-][0-9]{2}:[0-9]{2})",
     re.ASCII,
 )
+
+TIMEOUT_SCHEMA: Final[Schema] = {
+    "type": "string",
+    "pattern": rf"^{_SECONDS.pattern}$",
+    "description": "A number of seconds above 0.",
+}
+DEADLINE_SCHEMA: Final[Schema] = {
+    "type": "string",
+    "format": "date-time",
+    "pattern": rf"^{_RFC_3339.pattern}$",
+}
 
 
 def read_remaining(

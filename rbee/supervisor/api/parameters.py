@@ -12,16 +12,21 @@ from rbee.ask import (
     TOKENS_MAX,
     Sampling,
 )
-from rbee.ids import is_model_name
+from rbee.ids import MODEL_NAME, is_model_name
 from rbee.supervisor.api.fields import (
-    Check,
+    Field,
+    Fields,
     Findings,
+    Schema,
+    array_schema,
     boolean,
     integer,
     kind,
     number,
+    object_schema,
     only,
     read_fields,
+    text_schema,
 )
 from rbee.supervisor.api.order import SEED_MASK
 
@@ -39,10 +44,13 @@ IGNORED: Final = frozenset(
     }
 )
 
+# Characters of one text. The largest body that a server can be set to take holds no more.
+TEXT_MAX: Final = 8 * 1024 * 1024
+
 _TOKEN_ID: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
-def model(value: object, field: str, found: Findings) -> str | None:
+def _model(value: object, field: str, found: Findings) -> str | None:
     if not isinstance(value, str):
         found.wrong(field, f"must be a string, got {kind(value)}")
     elif not is_model_name(value):
@@ -52,7 +60,17 @@ def model(value: object, field: str, found: Findings) -> str | None:
     return None
 
 
-def stop(value: object, field: str, found: Findings) -> tuple[str, ...] | None:
+# ".." in a name is refused as well: it would leave a folder, were a name ever part of a path.
+MODEL_SCHEMA: Final[Schema] = {
+    "type": "string",
+    "pattern": rf"^(?!.*\.\.){MODEL_NAME.pattern}$",
+    "minLength": 1,
+    "maxLength": 128,
+    "description": "A name that GET /v1/models lists.",
+}
+
+
+def _stop(value: object, field: str, found: Findings) -> tuple[str, ...] | None:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
         found.wrong(field, "must be a string or an array of strings")
@@ -65,7 +83,16 @@ def stop(value: object, field: str, found: Findings) -> tuple[str, ...] | None:
     return None
 
 
-def logit_bias(value: object, field: str, found: Findings) -> dict[int, float] | None:
+_STOP_STRING: Final = {
+    **text_schema(1, STOP_BYTES_MAX),
+    "description": f"At most {STOP_BYTES_MAX} bytes of UTF-8.",
+}
+STOP_SCHEMA: Final[Schema] = {
+    "anyOf": [_STOP_STRING, array_schema(_STOP_STRING, 0, STOP_STRINGS_MAX)]
+}
+
+
+def _logit_bias(value: object, field: str, found: Findings) -> dict[int, float] | None:
     if not isinstance(value, dict):
         found.wrong(field, f"must be an object, got {kind(value)}")
     elif len(value) > LOGIT_BIAS_MAX:
@@ -86,18 +113,26 @@ def _is_bias(value: object) -> bool:
     return is_number and -100 <= value <= 100  # type: ignore[operator]  # mypy loses is_number
 
 
-STREAM_OPTIONS: Final[Mapping[str, Check[Any]]] = {
-    "include_usage": boolean,
+LOGIT_BIAS_SCHEMA: Final[Schema] = {
+    "type": "object",
+    "propertyNames": {"pattern": f"^{_TOKEN_ID.pattern}$"},
+    "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+    "maxProperties": LOGIT_BIAS_MAX,
+    "description": "By token id, each once: 7 and 07 are the same.",
+}
+
+STREAM_OPTIONS: Final[Fields] = {
+    "include_usage": boolean(),
     "include_obfuscation": only(False),
 }
 
 
-def stream_options(value: object, field: str, found: Findings) -> dict[str, Any]:
+def _stream_options(value: object, field: str, found: Findings) -> dict[str, Any]:
     return read_fields(value, STREAM_OPTIONS, found, at=field)
 
 
-COMMON: Final[Mapping[str, Check[Any]]] = {
-    "model": model,
+COMMON: Final[Fields] = {
+    "model": Field(_model, MODEL_SCHEMA),
     "max_tokens": integer(1, TOKENS_MAX),
     "temperature": number(0, 2),
     "top_p": number(0, 1, above=True),
@@ -107,11 +142,11 @@ COMMON: Final[Mapping[str, Check[Any]]] = {
     "presence_penalty": number(-2, 2),
     "repetition_penalty": number(0, 10, above=True),
     "seed": integer(-(2**63), 2**63 - 1),
-    "logit_bias": logit_bias,
-    "stop": stop,
+    "logit_bias": Field(_logit_bias, LOGIT_BIAS_SCHEMA),
+    "stop": Field(_stop, STOP_SCHEMA),
     "n": integer(1, CHOICES_MAX),
-    "stream": boolean,
-    "stream_options": stream_options,
+    "stream": boolean(),
+    "stream_options": Field(_stream_options, object_schema(STREAM_OPTIONS)),
 }
 
 _SAMPLING: Final = (

@@ -1,6 +1,7 @@
 """One path and what each method does there."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from urllib.parse import unquote_to_bytes
 
 from starlette.requests import Request
 from starlette.routing import Route
@@ -8,6 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.answers import Answer
+from rbee.supervisor.api.fields import Findings, is_field_name
 from rbee.supervisor.api.visit import visit_of
 
 Endpoint = Callable[[Request], Awaitable[ASGIApp]]
@@ -18,6 +20,7 @@ class ByMethod:
 
     Args:
       path: as the table of routes has it; for the log.
+      is_quiet: a probe: not in the log, and answered whatever stands in its query.
     """
 
     def __init__(self, path: str, endpoints: Mapping[str, Endpoint], *, is_quiet: bool) -> None:
@@ -41,6 +44,8 @@ class ByMethod:
             visit.headers.append((b"allow", self.allow.encode()))
             message = f"this route takes {self.allow}"
             raise RequestError(ErrorCode.METHOD_NOT_ALLOWED, message)
+        if scope["query_string"] and not self._is_quiet:
+            raise _has_query(scope["query_string"])
         answer = await endpoint(Request(scope, receive, send))
         await answer(scope, receive, send)
 
@@ -57,6 +62,15 @@ def route(
     given = {"GET": get, "POST": post, "DELETE": delete}
     endpoints = {method: each for method, each in given.items() if each is not None}
     return Route(path, ByMethod(path, endpoints, is_quiet=is_quiet))
+
+
+def _has_query(query: bytes) -> RequestError:
+    """No route takes a query; what stands in one is not dropped in silence."""
+    found = Findings()
+    for pair in query.split(b"&"):
+        name = unquote_to_bytes(pair.partition(b"=")[0]).decode("latin-1")
+        found.unsupported(name if is_field_name(name) else "(a query)")
+    return found.as_error()
 
 
 async def no_such_route(_scope: Scope, _receive: Receive, _send: Send) -> None:

@@ -141,6 +141,7 @@ def error_answer(
     status: int, code: ErrorCode, message: str, *, retry_after_s: int | None = None
 ) -> bytes:
     """A whole answer that ends its connection, in the one shape of our errors."""
+    correlation_id = new_correlation_id()
     is_ours = code is not ErrorCode.INVALID_REQUEST
     error: dict[str, object] = {
         "message": message,
@@ -148,13 +149,14 @@ def error_answer(
         "code": code.value,
         "param": None,
         "details": [],
-        "correlation_id": new_correlation_id(),
+        "correlation_id": correlation_id,
     }
     body = json.dumps({"error": error}).encode()
     retry = f"retry-after: {retry_after_s}\r\n" if retry_after_s is not None else ""
     head = (
         f"HTTP/1.1 {status} {http.HTTPStatus(status).phrase}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n{retry}"
+        f"x-correlation-id: {correlation_id}\r\n"
         "connection: close\r\n\r\n"
     )
     return head.encode() + body

@@ -1,0 +1,236 @@
+"""What the answers of the API are, as types: for its description, and for tests of real answers.
+
+The hot routes write their answers without these types, for speed. A member that has the default
+UNSET may be missing.
+"""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from rbee.ask import FinishReason
+from rbee.errors import ErrorCode
+from rbee.ids import CORRELATION_ID
+from rbee.supervisor.views import BreakerView, CrashView, Readiness, WorkerView
+
+Count = Annotated[int, Meta(ge=0)]
+CorrelationId = Annotated[str, Meta(pattern=f"^{CORRELATION_ID.pattern}$")]
+ErrorType = Literal[
+    "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error",
+    "server_error",
+]  # fmt: skip
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all answers."""
+
+
+class Detail(Body, frozen=True):
+    """One thing that is wrong with a request. The value is never repeated."""
+
+    field: str
+    problem: str
+
+
+class ErrorObject(Body, frozen=True):
+    """Why a request was not answered."""
+
+    message: str  # for people; may change
+    type: ErrorType
+    code: ErrorCode
+    param: str | None
+    details: tuple[Detail, ...]
+    correlation_id: CorrelationId
+
+
+class Error(Body, frozen=True):
+    """The one shape of errors."""
+
+    error: ErrorObject
+
+
+class Health(Body, frozen=True):
+    """What a probe is told."""
+
+    status: Readiness
+
+
+class Model(Body, frozen=True):
+    """One model."""
+
+    id: str
+    object: Literal["model"]
+    created: Count
+    owned_by: str
+    engine: str
+    context_length: Count | None
+    ready: bool
+
+
+class Models(Body, frozen=True):
+    """All models."""
+
+    object: Literal["list"]
+    data: tuple[Model, ...]
+
+
+class CancelledRequest(Body, frozen=True):
+    """Whether a request of that id ran."""
+
+    id: str
+    object: Literal["request"]
+    cancelled: bool
+
+
+# --- for operators
+
+
+class Status(Body, frozen=True):
+    """The server in short."""
+
+    version: str
+    readiness: Readiness
+    has_started: bool
+    uptime_s: Annotated[float, Meta(ge=0)]
+    queued: Count
+    models: dict[str, bool]
+    workers: dict[str, Count]
+    breakers: tuple[BreakerView, ...]
+
+
+class Workers(Body, frozen=True):
+    """Each slot, with its worker."""
+
+    workers: tuple[WorkerView, ...]
+    queued: Count
+
+
+class AskedOfWorker(Body, frozen=True):
+    """What was asked of the worker of a slot; it is under way."""
+
+    slot: str
+    asked: Literal["restart", "stop", "reset"]
+
+
+class Crashes(Body, frozen=True):
+    """The crash reports that are kept."""
+
+    crashes: tuple[CrashView, ...]
+
+
+# --- completions
+
+
+class TokenUsage(Body, frozen=True):
+    """Tokens of one request."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    total_tokens: Count
+    failovers: Count | UnsetType = UNSET
+
+
+class ChatToken(Body, frozen=True):
+    """How likely a token was. ``bytes`` tells half a character apart."""
+
+    token: str
+    logprob: float
+    bytes: tuple[Annotated[int, Meta(ge=0, le=255)], ...]
+
+
+class ChatTokenChosen(ChatToken, frozen=True):
+    """How likely the chosen token was, and the likeliest."""
+
+    top_logprobs: tuple[ChatToken, ...]
+
+
+class ChatLogprobs(Body, frozen=True):
+    """Logprobs of a chat."""
+
+    content: tuple[ChatTokenChosen, ...]
+    refusal: None
+
+
+class ChatMessage(Body, frozen=True):
+    """What the model answered."""
+
+    role: Literal["assistant"]
+    content: str
+    refusal: None
+
+
+class ChatChoice(Body, frozen=True):
+    """One answer of a chat."""
+
+    index: Count
+    message: ChatMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason
+
+
+class ChatCompletion(Body, frozen=True):
+    """A whole answer to a conversation."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: Count
+    model: str
+    choices: tuple[ChatChoice, ...]
+    usage: TokenUsage
+
+
+class ChatDelta(Body, frozen=True):
+    """More of an answer."""
+
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType = UNSET
+
+
+class ChatChunkChoice(Body, frozen=True):
+    """More of one answer of a chat."""
+
+    index: Count
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class ChatChunk(Body, frozen=True):
+    """One event of a streamed chat."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: Count
+    model: str
+    choices: tuple[ChatChunkChoice, ...]
+    usage: TokenUsage | UnsetType | None = UNSET
+
+
+class TextLogprobs(Body, frozen=True):
+    """Logprobs of a completion."""
+
+    tokens: tuple[str, ...]
+    token_logprobs: tuple[float, ...]
+    top_logprobs: tuple[dict[str, float], ...] | None
+    text_offset: tuple[Count, ...]
+
+
+class TextChoice(Body, frozen=True):
+    """One completion, or more of it."""
+
+    index: Count
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class Completion(Body, frozen=True):
+    """A whole completion, or one event of a streamed one."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: Count
+    model: str
+    choices: tuple[TextChoice, ...]
+    usage: TokenUsage | UnsetType | None = UNSET

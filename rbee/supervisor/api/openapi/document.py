@@ -1,0 +1,161 @@
+"""Puts the OpenAPI 3.1 document together. Pure."""
+
+import functools
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+
+from rbee import __version__
+from rbee.errors import ErrorCode
+from rbee.supervisor.api.openapi.answers import Error
+from rbee.supervisor.api.openapi.operations import (
+    BEFORE_ROUTES,
+    CORRELATION,
+    OF_ALL_ROUTES,
+    OPERATIONS,
+    Content,
+    Operation,
+    Parameter,
+)
+from rbee.supervisor.api.problems import PROBLEMS, RETRIABLE
+
+_REF: Final = "#/components/schemas/{name}"
+_JSON: Final = "application/json"
+
+_HEADERS: Final[dict[str, Any]] = {
+    "X-Correlation-ID": {
+        "description": "The request's name in the log.",
+        "required": True,
+        "schema": CORRELATION.schema,
+    },
+    "Retry-After": {
+        "description": "After so many seconds another try may succeed.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+}
+
+
+@functools.cache
+def document_json() -> bytes:
+    """The document, as it is served."""
+    return msgspec.json.encode(make_document())
+
+
+def make_document() -> dict[str, Any]:
+    """The document."""
+    types = _types()
+    refs, components = msgspec.json.schema_components(types, ref_template=_REF)
+    schema_of = dict(zip(types, refs, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for each in OPERATIONS:
+        paths.setdefault(each.path, {})[each.method.lower()] = _operation(each, schema_of)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "rbee",
+            "version": __version__,
+            "summary": "One supervisor for the LLM workers of one GPU box.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "headers": _HEADERS,
+            "parameters": {CORRELATION.name: _parameter(CORRELATION)},
+        },
+    }
+
+
+def statuses(operation: Operation) -> dict[int, frozenset[ErrorCode]]:
+    """With which error codes an operation may answer, by status."""
+    found = dict(BEFORE_ROUTES)
+    for code in operation.codes | OF_ALL_ROUTES:
+        status = PROBLEMS[code].status
+        found[status] = found.get(status, frozenset()) | {code}
+    return found
+
+
+def _types() -> list[type]:
+    found: list[type] = [Error]
+    for operation in OPERATIONS:
+        for contents in operation.answers.values():
+            for each in contents:
+                of_it = each.events if isinstance(each, Content) else each
+                if of_it is not None and of_it not in found:
+                    found.append(of_it)
+    return found
+
+
+def _operation(operation: Operation, schema_of: dict[type, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "tags": [operation.group],
+        "parameters": [
+            *map(_parameter, operation.parameters),
+            {"$ref": f"#/components/parameters/{CORRELATION.name}"},
+        ],
+        "responses": _responses(operation, schema_of),
+    }
+    if operation.body is not None:
+        content = {_JSON: {"schema": operation.body}}
+        described["requestBody"] = {"required": True, "content": content}
+    return described
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.place == "path",
+        "description": parameter.description,
+        "schema": parameter.schema,
+    }
+
+
+def _responses(operation: Operation, schema_of: dict[type, Any]) -> dict[str, Any]:
+    responses: dict[int, dict[str, Any]] = {}
+    for status, contents in operation.answers.items():
+        own = {
+            name: {"description": text, "schema": {"type": "string"}}
+            for name, text in operation.headers.items()
+        }
+        responses[status] = {
+            "description": operation.summary,
+            "headers": _headers(status) | own,
+            "content": _contents(contents, schema_of),
+        }
+    for status, codes in statuses(operation).items():
+        schema = schema_of[Error]
+        if status in operation.answers:  # a probe has a word of its own for it
+            own_schema = responses[status]["content"][_JSON]["schema"]
+            schema = {"anyOf": [own_schema, schema]}
+        responses[status] = {
+            "description": _told(codes),
+            "headers": _headers(status),
+            "content": {_JSON: {"schema": schema}},
+        }
+    return {str(status): responses[status] for status in sorted(responses)}
+
+
+def _headers(status: int) -> dict[str, Any]:
+    names = ["X-Correlation-ID", *(["Retry-After"] if status in RETRIABLE else [])]
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _contents(contents: Iterable[type | Content], schema_of: dict[type, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for each in contents:
+        if isinstance(each, Content):
+            events = {} if each.events is None else {"x-event-schema": schema_of[each.events]}
+            found[each.media_type] = {"schema": each.schema, **events}
+        else:
+            found[_JSON] = {"schema": schema_of[each]}
+    return found
+
+
+def _told(codes: Iterable[ErrorCode]) -> str:
+    return "error code " + " or ".join(f"`{code.value}`" for code in sorted(codes))
