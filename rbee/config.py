@@ -47,6 +47,21 @@ class ServerConfig(Section, frozen=True):
     parked_bytes_max: Annotated[int, Meta(ge=4096, le=16 * 1024 * 1024)] = 256 * 1024  # per client
 
 
+class TlsConfig(Section, frozen=True):
+    """``[tls]``: what HTTPS shows to clients. Both files are read again at SIGHUP."""
+
+    certificate_file: str = ""  # PEM, the server's own first, then the chain; "": plain HTTP
+    key_file: str = ""  # PEM, without a passphrase; a secret's file
+
+    def __post_init__(self) -> None:
+        if bool(self.certificate_file) != bool(self.key_file):
+            raise ValueError("certificate_file and key_file are both needed for TLS, or neither")
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self.certificate_file)
+
+
 class WorkerConfig(Section, frozen=True):
     """``[worker]``: how one engine process is started, watched and stopped."""
 
@@ -152,6 +167,7 @@ class Config(Section, frozen=True):
     """The whole file."""
 
     server: ServerConfig = ServerConfig()
+    tls: TlsConfig = TlsConfig()
     worker: WorkerConfig = WorkerConfig()
     restart: RestartConfig = RestartConfig()
     log: LogConfig = LogConfig()
@@ -231,6 +247,7 @@ def _in_our_words(problem: str) -> str:
 _SECTIONS: Final[dict[str, type[Section]]] = {
     "the file": Config,
     "server": ServerConfig,
+    "tls": TlsConfig,
     "worker": WorkerConfig,
     "restart": RestartConfig,
     "log": LogConfig,

@@ -10,6 +10,7 @@ import ctypes
 import hmac
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Never
 
@@ -69,6 +70,23 @@ def read_secret_file(path: Path) -> Secret:
     Raises:
       ConfigError: there is no such file, or it is not as a secret's file must be.
     """
+    with open_secret_file(path) as descriptor:
+        try:
+            secret = _read(descriptor)
+        except OSError as error:
+            raise ConfigError(f"secret file {path} cannot be read: {error.strerror}") from error
+    if isinstance(secret, str):
+        raise ConfigError(f"secret file {path} {secret}")
+    return secret
+
+
+@contextlib.contextmanager
+def open_secret_file(path: Path) -> Iterator[int]:
+    """A descriptor of a file that nobody else can read, until the end of the block.
+
+    Raises:
+      ConfigError: there is no such file, or it is not as a secret's file must be.
+    """
     try:
         descriptor = os.open(path, _FLAGS)
     except OSError as error:
@@ -77,14 +95,9 @@ def read_secret_file(path: Path) -> Secret:
     try:
         if problem := _problem(os.fstat(descriptor)):
             raise ConfigError(f"secret file {path} {problem}")
-        secret = _read(descriptor)
-    except OSError as error:
-        raise ConfigError(f"secret file {path} cannot be read: {error.strerror}") from error
+        yield descriptor
     finally:
         os.close(descriptor)
-    if isinstance(secret, str):
-        raise ConfigError(f"secret file {path} {secret}")
-    return secret
 
 
 def derive_key(secret: Secret, purpose: str) -> bytes:

@@ -18,6 +18,7 @@ from rbee.config import (
     Section,
     ServerConfig,
     SyntheticConfig,
+    TlsConfig,
     WorkerConfig,
     load_config,
     parse_config,
@@ -27,6 +28,7 @@ EXAMPLE = Path(__file__).parent.parent / "rbee.toml.example"
 
 SECTIONS: dict[str, type[Section]] = {
     "[server]": ServerConfig,
+    "[tls]": TlsConfig,
     "[worker]": WorkerConfig,
     "[restart]": RestartConfig,
     "[log]": LogConfig,

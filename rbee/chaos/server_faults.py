@@ -20,6 +20,8 @@ from rbee.chaos.scene import Scene
 
 STOPPED_S: Final = 3.0
 STARVED_S: Final = 6.0
+STORM_S: Final = 3.0
+STORM_PAUSE_S: Final = 0.001
 HELD_S: Final = 3.0
 
 
@@ -73,6 +75,16 @@ async def terminate_while_starting(scene: Scene) -> None:
     await scene.moment(0.0, 0.3)
     scene.strike()
     scene.server.signal(signal.SIGTERM)
+
+
+async def storm_reloads(scene: Scene) -> None:
+    """SIGHUP a thousand times and more: nobody notices."""
+    await scene.moment()
+    scene.strike()
+    until_s = trio.current_time() + STORM_S
+    while trio.current_time() < until_s:
+        scene.server.signal(signal.SIGHUP)
+        await trio.sleep(STORM_PAUSE_S)
 
 
 async def pause_server(scene: Scene) -> None:

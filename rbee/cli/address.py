@@ -12,7 +12,7 @@ DEFAULT_URL: Final = "http://127.0.0.1:7233"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
 
 
-def url_of_bind(bind: str) -> str:
+def url_of_bind(bind: str, *, is_tls: bool = False) -> str:
     """Where a server that listens at ``bind`` is reached from this machine.
 
     Raises:
@@ -21,7 +21,7 @@ def url_of_bind(bind: str) -> str:
     from rbee.supervisor.bind import Bind, parse_bind
 
     listens = parse_bind(bind)
-    return Bind(_WILDCARDS.get(listens.host, listens.host), listens.port).url
+    return Bind(_WILDCARDS.get(listens.host, listens.host), listens.port, is_tls).url
 
 
 def server_url(url: str | None) -> str:
@@ -37,7 +37,8 @@ def server_url(url: str | None) -> str:
         return DEFAULT_URL
     from rbee.config import load_config
 
-    return url_of_bind(load_config(CONFIG_FILE).server.bind)
+    config = load_config(CONFIG_FILE)
+    return url_of_bind(config.server.bind, is_tls=config.tls.is_on)
 
 
 def _checked_url(url: str) -> str:

@@ -11,6 +11,8 @@ from rbee import __version__
 from rbee.audit import Audit
 from rbee.audit.events import (
     ConfigLoaded,
+    ConfigRejected,
+    ConfigReloaded,
     Details,
     Outcome,
     SupervisorStart,
@@ -28,20 +30,28 @@ from rbee.errors import ExitCode
 
 
 class Presence:
-    """Records the supervisor's start and its end."""
+    """Records the supervisor's start, its end, and what configuration holds between them."""
 
     def __init__(self, audit: Audit) -> None:
         self._audit = audit
         self._actor = actor()
         self._started_s = time.monotonic()
+        self._sha256 = ""
 
     def config_loaded(self, config: Config) -> None:
-        text = msgspec.json.encode(config)
-        details = ConfigLoaded(
-            sha256=hashlib.sha256(text).hexdigest(),
-            models=tuple(model_name(model) for model in config.model),
-        )
-        self._audit.record(details, actor=self._actor)
+        self._sha256 = hashlib.sha256(msgspec.json.encode(config)).hexdigest()
+        models = tuple(model_name(model) for model in config.model)
+        self._audit.record(ConfigLoaded(sha256=self._sha256, models=models), actor=self._actor)
+
+    async def config_reloaded(self, changed: tuple[str, ...]) -> None:
+        """Raises: AuditError: it must not be done."""
+        details = ConfigReloaded(sha256=self._sha256, changed=changed, workers=())
+        await self._audit.record_durably(details, actor=self._actor)
+
+    async def config_rejected(self, problem: str) -> None:
+        """Raises: AuditError."""
+        details = ConfigRejected(problem=problem)
+        await self._audit.record_durably(details, actor=self._actor, outcome=Outcome.FAILURE)
 
     def started(self, url: str) -> None:
         details = SupervisorStart(pid=os.getpid(), version=__version__, url=url)

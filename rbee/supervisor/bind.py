@@ -12,11 +12,12 @@ class Bind:
 
     host: str
     port: int
+    is_tls: bool = False
 
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
 
 
 def parse_bind(text: str) -> Bind:

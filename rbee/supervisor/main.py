@@ -36,7 +36,8 @@ from rbee.supervisor.crashes import Crashes, default_state_dir
 from rbee.supervisor.descriptors import check_descriptors, raise_descriptor_limit
 from rbee.supervisor.devices import survey_gpus
 from rbee.supervisor.evidence import CrashRecorder
-from rbee.supervisor.http_server import HttpLimits, bind_sockets, serve_http
+from rbee.supervisor.hang_up import Terminal, heard, held_back
+from rbee.supervisor.http_server import HttpLimits, Tls, bind_sockets, serve_http
 from rbee.supervisor.instance import Instance
 from rbee.supervisor.lane import Lane
 from rbee.supervisor.last_lines import LastLines
@@ -45,6 +46,7 @@ from rbee.supervisor.limits import limits_of
 from rbee.supervisor.operations import Operations
 from rbee.supervisor.overdue import Overdue
 from rbee.supervisor.pool import Pool
+from rbee.supervisor.reload import Part, Reloader
 from rbee.supervisor.run_dir import RunDir, default_run_dir
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
 from rbee.supervisor.warden_child import keep_warden
@@ -73,9 +75,15 @@ def serve(config: Config) -> int:
     Raises:
       RbeeError: it cannot start: configuration, address or run directory; or cannot go on.
     """
+    with held_back():
+        return _serve(config, Terminal())
+
+
+def _serve(config: Config, terminal: Terminal) -> int:
     log = open_log(config.log)
     bind = parse_bind(config.server.bind)
     check_bind(bind)
+    tls = Tls(config.tls, log) if config.tls.is_on else None
     plans = plan_workers(config.model, config.worker, survey_gpus(), os.cpu_count() or 1)
     run_path = Path(config.server.run_dir) if config.server.run_dir else default_run_dir()
     check_descriptors(raise_descriptor_limit(), len(plans))
@@ -103,8 +111,8 @@ def serve(config: Config) -> int:
         presence.config_loaded(config)
         code = ExitCode.SOFTWARE
         try:
-            address = Bind(bind.host, _port(sockets))
-            outside = _Outside(links, instance, address, audit, presence, overdue)
+            address = Bind(bind.host, _port(sockets), is_tls=tls is not None)
+            outside = _Outside(links, instance, address, audit, presence, overdue, tls, terminal)
             house = _build(config, plans, outside, log)
             _calm_collector()
             trio.run(_run, house, sockets, limits)
@@ -158,6 +166,8 @@ class _Outside:
     audit: Audit
     presence: Presence
     overdue: Overdue
+    tls: Tls | None
+    terminal: Terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +244,9 @@ def _state_dir(config: Config) -> Path:
 
 async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     async with trio.open_nursery() as ground:
-        await ground.start(_watch_signals, house)
+        reloader = Reloader(_reloadable(house), house.outside.presence, house.log)
+        await ground.start(_watch_signals, house, reloader)
+        ground.start_soon(reloader.keep_reloading)
         await ground.start(keep_warden, house.outside.instance, house.log)
         ground.start_soon(keep_reaping, house.outside.instance.adopted, house.log)
         house.log.info(
@@ -246,21 +258,25 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
         ground.cancel_scope.cancel(reason="all workers are gone")
 
 
-def signals_heeded() -> list[signal.Signals]:
-    """Which signals end us. After ``nohup`` a terminal that closes does not."""
-    has_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    return [number for number in SIGNALS if not (has_nohup and number is signal.SIGHUP)]
+def _reloadable(house: _House) -> list[Part]:
+    """What SIGHUP reads again."""
+    return [part for part in (house.outside.tls,) if part is not None]
 
 
 async def _watch_signals(
-    house: _House, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    house: _House,
+    reloader: Reloader,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """The first signal drains, the second hurries."""
-    with trio.open_signal_receiver(*signals_heeded()) as signals:
+    """The first signal drains, the second hurries; SIGHUP reloads, if it is no terminal's end."""
+    with trio.open_signal_receiver(*SIGNALS) as signals, heard():
         task_status.started()
         async for number in signals:
             name = signal.Signals(number).name
-            if house.drain_asked.is_set():
+            if number == signal.SIGHUP and not house.outside.terminal.has_closed:
+                reloader.ask()
+            elif house.drain_asked.is_set():
                 house.log.warning("shutdown_hurried", signal=name)
                 house.hurry.set()
             else:
@@ -308,11 +324,19 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
         house.pool, house.operations, house.config.server, house.log, audit=house.outside.audit
     )
     settings = house.config.server
-    front = Lane(api, settings, limits, house.log, closing) if settings.lane else None
+    tls = house.outside.tls
+    front = Lane(api, settings, limits, house.log, closing, tls) if settings.lane else None
     async with trio.open_nursery() as faces:
         await faces.start(
             functools.partial(
-                serve_http, api.app, sockets, limits, log=house.log, shutdown=closing, front=front
+                serve_http,
+                api.app,
+                sockets,
+                limits,
+                log=house.log,
+                shutdown=closing,
+                front=front,
+                tls=tls,
             )
         )
         await house.drain_asked.wait()

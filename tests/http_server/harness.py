@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import trio
 
-from rbee.supervisor.http_server import HttpLimits, bind_sockets, serve_http
+from rbee.supervisor.http_server import HttpLimits, Tls, bind_sockets, serve_http
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 
@@ -73,15 +73,22 @@ class Server:
             return (await client.read_answer()).status == 200
 
 
-async def start(nursery: trio.Nursery, app: App, **limits: Any) -> Server:
+async def start(
+    nursery: trio.Nursery,
+    app: App,
+    *,
+    tls: Tls | None = None,
+    log: RecordingLog | None = None,
+    **limits: Any,
+) -> Server:
     """Serve ``app`` on a free port until the test ends."""
     sockets = bind_sockets("127.0.0.1", 0, limits.get("backlog", 2048))
-    server = Server(sockets[0].getsockname()[1], trio.CancelScope())
+    server = Server(sockets[0].getsockname()[1], trio.CancelScope(), log=log or RecordingLog())
 
     async def run(task_status: trio.TaskStatus[None]) -> None:
         serve = partial(
             serve_http, app, sockets, HttpLimits(**limits),
-            log=server.log, shutdown=server.shutdown, task_status=task_status,
+            log=server.log, shutdown=server.shutdown, tls=tls, task_status=task_status,
         )  # fmt: skip
         with server.life:
             await serve()

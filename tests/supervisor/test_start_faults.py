@@ -1,7 +1,6 @@
 """What is wrong with the box at the start is told in one line; it is no bug in rbee."""
 
 import os
-import signal
 from pathlib import Path
 
 import pynvml
@@ -12,7 +11,6 @@ from rbee.errors import ConfigError, RunDirError
 from rbee.supervisor import devices
 from rbee.supervisor.bind import parse_bind
 from rbee.supervisor.catalogue import plan_workers
-from rbee.supervisor.main import signals_heeded
 from rbee.supervisor.run_dir import RunDir
 
 NO_GPU = devices.GpuSurvey((), "")
@@ -65,13 +63,3 @@ def test_a_run_directory_on_a_full_disk_is_told_as_that(
     monkeypatch.undo()
     with RunDir(tmp_path / "run"):
         assert (tmp_path / "run" / "lock").read_text() == f"{os.getpid()}\n"
-
-
-def test_after_nohup_a_closed_terminal_ends_nothing() -> None:
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        assert signal.SIGHUP not in signals_heeded()
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
-        assert signal.SIGHUP in signals_heeded()
-    finally:
-        signal.signal(signal.SIGHUP, before)

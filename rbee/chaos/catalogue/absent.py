@@ -17,7 +17,6 @@ ABSENT: Final = (
     Absent("power-cut", _MACHINE),
     Absent("disk-errors", "needs a block device that fails: a virtual machine of its own"),
     Absent("disk-slow", "needs a block device that waits: a virtual machine of its own"),
-    Absent("reload-storm", f"SIGHUP ends this version as SIGTERM does; {_NOT_BUILT}"),
     Absent("reload-broken-config", _NOT_BUILT),
     Absent("secret-file-lost", _NOT_BUILT),
     Absent("store-disk-full", _NOT_BUILT),

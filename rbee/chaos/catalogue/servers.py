@@ -60,6 +60,7 @@ OF_SERVERS: Final = (
         expected=replace(ENDED, errors=FAILED),
         ends="by fault",
     ),
+    Scenario(name="reload-storm", fault=faults.storm_reloads),
     Scenario(name="server-paused", fault=faults.pause_server, is_quick=True),
     Scenario(name="box-paused", fault=faults.pause_box),
     Scenario(

@@ -5,6 +5,7 @@ Ours is what carries them: accepting, one bulkhead per connection, reading, send
 
     server.py       accepts, caps, shuts down
     sockets.py      binds, and sets what the kernel is to do
+    tls.py          the certificate, and sockets that speak under it
     connection.py   one connection from accept to close
     bulkhead.py     what goes wrong in it stays in it
     protocol.py     hypercorn's two classes, with what we change in them
@@ -17,8 +18,9 @@ from rbee.supervisor.http_server.limits import HttpLimits
 from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter
 from rbee.supervisor.http_server.server import Back, Front, SparseLog, serve_http
 from rbee.supervisor.http_server.sockets import bind_sockets
+from rbee.supervisor.http_server.tls import Tls
 
 __all__ = [
-    "Back", "BrokenReason", "DirectWriter", "Front", "HttpLimits", "SparseLog", "bind_sockets",
-    "serve_http",
+    "Back", "BrokenReason", "DirectWriter", "Front", "HttpLimits", "SparseLog", "Tls",
+    "bind_sockets", "serve_http",
 ]  # fmt: skip

@@ -61,6 +61,7 @@ class Surroundings:
     limits: HttpLimits
     log: Log
     shutdown: trio.Event  # set: finish what runs, take nothing new
+    is_tls: bool = False
 
 
 class Carrier(Protocol):
@@ -114,7 +115,7 @@ class Http1Protocol(H11Protocol):
         super().__init__(
             surroundings.app, surroundings.config, surroundings.context,
             cast(TaskGroup, carrier),  # of a task group, a stream uses only `spawn_app`
-            ConnectionState({}), False, client, server, self._send,
+            ConnectionState({}), surroundings.is_tls, client, server, self._send,
         )  # fmt: skip
         self._limits = surroundings.limits
         self._shutdown = surroundings.shutdown
@@ -179,7 +180,7 @@ class Http1Protocol(H11Protocol):
     async def _open_stream(self, request: h11.Request) -> None:
         stream = Http1Stream(
             self.app, self.config, self.context, self.task_group,
-            False, self.client, self.server, self.stream_send, STREAM_ID,
+            self.ssl, self.client, self.server, self.stream_send, STREAM_ID,
         )  # fmt: skip
         stream.protocol = self
         self.stream = stream

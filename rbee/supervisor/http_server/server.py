@@ -23,6 +23,7 @@ from rbee.supervisor.http_server.guard import error_answer
 from rbee.supervisor.http_server.limits import HttpLimits, connections_max
 from rbee.supervisor.http_server.protocol import Surroundings
 from rbee.supervisor.http_server.sockets import tune
+from rbee.supervisor.http_server.tls import Tls
 
 _ACCEPT_BATCH: Final = 64  # between two looks at everything else
 _ACCEPT_RETRY_S: Final = 0.1  # after the system had no descriptor or memory for a connection
@@ -70,6 +71,7 @@ async def serve_http(  # noqa: PLR0913  # all that a server is made of
     log: Log,
     shutdown: trio.Event,
     front: Front | None = None,
+    tls: Tls | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` until ``shutdown`` is set and all running requests are answered.
@@ -80,10 +82,13 @@ async def serve_http(  # noqa: PLR0913  # all that a server is made of
     Args:
       sockets: bound and listening.
       front: accepts in our place, and hands over what it does not keep.
+      tls: all connections speak TLS under it. A front wraps what it accepts itself.
     """
     config, context = _hypercorn_config(limits), WorkerContext(max_requests=None)
-    surroundings = Surroundings(ASGIWrapper(app), config, context, limits, log, shutdown)
-    server = _Server(surroundings, front)
+    surroundings = Surroundings(
+        ASGIWrapper(app), config, context, limits, log, shutdown, is_tls=tls is not None
+    )
+    server = _Server(surroundings, front, tls)
     for listener in sockets:
         tune(listener)
     try:
@@ -105,9 +110,10 @@ class _Server:
 
     connections: trio.Nursery
 
-    def __init__(self, surroundings: Surroundings, front: Front | None) -> None:
+    def __init__(self, surroundings: Surroundings, front: Front | None, tls: Tls | None) -> None:
         self._surroundings = surroundings
         self._front = front
+        self._tls = tls
         self._limits = surroundings.limits
         self._log = surroundings.log
         self._connections_max = connections_max(surroundings.limits)
@@ -164,8 +170,10 @@ class _Server:
         peer = address[:2] if isinstance(address, tuple) else None
         if self.is_full:
             self.turn_away(sock)
-        else:
+        elif self._tls is None:
             self.adopt(sock, peer, b"")
+        elif (wrapped := self._tls.wrap(sock, peer)) is not None:
+            self.adopt(wrapped, peer, b"")
 
     def adopt(self, sock: socket.socket, peer: tuple[str, int] | None, received: bytes) -> None:
         try:
@@ -187,7 +195,8 @@ class _Server:
 
     def turn_away(self, sock: socket.socket) -> None:
         self._quiet.warning("connections_full", connections_max=self._connections_max)
-        if self._turned_away >= _TURNED_AWAY_MAX:
+        # Under TLS nothing can be said before a handshake, and that costs more than an answer.
+        if self._turned_away >= _TURNED_AWAY_MAX or self._tls is not None:
             sock.close()
             return
         self._turned_away += 1

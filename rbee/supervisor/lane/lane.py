@@ -24,7 +24,7 @@ from rbee.config import ServerConfig
 from rbee.logs import Log
 from rbee.supervisor.api.app import Face
 from rbee.supervisor.api.request_body import INLINE_BYTES_MAX
-from rbee.supervisor.http_server import Back, HttpLimits, SparseLog
+from rbee.supervisor.http_server import Back, HttpLimits, SparseLog, Tls
 from rbee.supervisor.http_server.bulkhead import Bulkhead
 from rbee.supervisor.lane.answer import DateCache
 from rbee.supervisor.lane.carrier import Shared
@@ -48,14 +48,21 @@ _Act = Callable[[Connection], None]
 class Lane:
     """Meets every connection first, and keeps those that stay on the hot routes."""
 
-    def __init__(
-        self, face: Face, config: ServerConfig, limits: HttpLimits, log: Log, shutdown: trio.Event
+    def __init__(  # noqa: PLR0913, PLR0917  # what all its connections share
+        self,
+        face: Face,
+        config: ServerConfig,
+        limits: HttpLimits,
+        log: Log,
+        shutdown: trio.Event,
+        tls: Tls | None = None,
     ) -> None:
         self.shared = Shared(
             face.hot, face.guard, limits, min(INLINE_BYTES_MAX, config.body_bytes_max),
             config.body_timeout_s, DateCache(time.time), log,
         )  # fmt: skip
         self.is_draining = False
+        self._tls = tls
         self._shutdown = shutdown
         self._quiet = SparseLog(log)
         self._open: dict[int, Connection] = {}
@@ -216,6 +223,11 @@ class Lane:
             self._back.turn_away(sock)
             return
         peer = address[:2] if isinstance(address, tuple) else None
+        if self._tls is not None:
+            wrapped = self._tls.wrap(sock, peer)
+            if wrapped is None:
+                return
+            sock = wrapped
         connection = Connection(self, sock, peer)
         fd = sock.fileno()
         try:
