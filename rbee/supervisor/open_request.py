@@ -15,7 +15,7 @@ class Sink(Protocol):
 
     def push(self, delta: Delta) -> None: ...
 
-    def flush(self) -> None:
+    def flush(self, now_s: float) -> None:
         """Send what was pushed in this turn of the receiver."""
         ...
 

@@ -35,8 +35,9 @@ from rbee.supervisor.slot import Slot
 from rbee.supervisor.worker import Worker, WorkerExit
 from rbee.wire import Delta, Failed, Step
 
-# Sinks that are flushed in one go: about a millisecond.
-FLUSHES_MAX: Final = 128
+# How long sinks are flushed in one go, and after how many the clock is looked at.
+FLUSHES_S_MAX: Final = 0.001
+FLUSHES_PER_LOOK: Final = 32
 
 
 class Pool:
@@ -169,13 +170,14 @@ class Pool:
         Returns:
           Whether there is more to send: a send is a system call, and others want to run, too.
         """
-        touched, self._touched = self._touched[:FLUSHES_MAX], self._touched[FLUSHES_MAX:]
-        for request in touched:
-            request.is_touched = False
-            try:
-                request.sink.flush()
-            except Exception:  # noqa: BLE001  # rule 3
-                self._sink_failed(request)
+        now_s = self._clock()
+        until_s = now_s + FLUSHES_S_MAX
+        while self._touched and now_s < until_s:
+            touched = self._touched[:FLUSHES_PER_LOOK]
+            del self._touched[:FLUSHES_PER_LOOK]
+            for request in touched:
+                self._flush(request, now_s)
+            now_s = self._clock()
         return bool(self._touched)
 
     def request_failed(self, worker: Worker, failed: Failed) -> None:
@@ -321,6 +323,13 @@ class Pool:
             self._touched.append(request)
         try:
             request.sink.push(delta)
+        except Exception:  # noqa: BLE001  # rule 3
+            self._sink_failed(request)
+
+    def _flush(self, request: OpenRequest, now_s: float) -> None:
+        request.is_touched = False
+        try:
+            request.sink.flush(now_s)
         except Exception:  # noqa: BLE001  # rule 3
             self._sink_failed(request)
 

@@ -29,10 +29,13 @@ EVIDENCE_S_MAX: Final = 0.15
 # end in any case (its Bye is answered); of who is killed, tokens that come later are made again.
 LAST_WORDS_S: Final = 0.003
 
-# What one receiver takes before it lets the other tasks run, counted in deltas; a message costs
-# as much as so many of them. All that one stream gets in a turn leaves in one send.
+# What one receiver takes before its streams are sent what came, counted in deltas; a message
+# costs as much as so many of them. All that one stream gets in a turn leaves in one send.
 TURN_COST_MAX: Final = 2048
 MESSAGE_COST: Final = 128
+
+# After so long the other tasks run, also within a turn: a step of 500 streams takes about that.
+TAKING_S_MAX: Final = 0.001
 
 
 class Delivery(Protocol):
@@ -122,14 +125,12 @@ async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None
         while True:
             frames = await worker.child.receive()
             try:
-                is_more = _take_turn(worker, frames, plan, delivery)
+                await _take_turn(worker, frames, plan, delivery)
                 while delivery.turn_done():
                     await trio.lowlevel.checkpoint()
             finally:  # also where this ends in between: nothing that was pushed stays
                 while delivery.turn_done():
                     pass
-            if is_more:
-                await trio.lowlevel.checkpoint()
     except RemoteProtocolError as error:
         worker.end(f"broke the protocol: {error}")
         worker.has_left.set()
@@ -137,19 +138,20 @@ async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None
         worker.has_left.set()  # `launch` is done with it
 
 
-def _take_turn(
+async def _take_turn(
     worker: Worker, frames: list[bytes] | None, plan: WorkerPlan, delivery: Delivery
-) -> bool:
-    """Take what is there, as far as one turn goes. True: there may be more."""
-    spent = 0
+) -> None:
+    """Take what is there, as far as one turn goes. Cancelling it loses no message."""
+    spent, until_s = 0, trio.current_time() + TAKING_S_MAX
     while frames is not None:
         message = worker.read(frames)
         _take(worker, message, plan, delivery)
         spent += MESSAGE_COST + (len(message.deltas) if isinstance(message, Step) else 0)
-        if spent >= TURN_COST_MAX:
-            return True
-        frames = worker.child.receive_nowait()
-    return False
+        is_over = spent >= TURN_COST_MAX
+        if is_over or trio.current_time() >= until_s:
+            await trio.lowlevel.checkpoint()
+            until_s = trio.current_time() + TAKING_S_MAX
+        frames = None if is_over else worker.child.receive_nowait()
 
 
 def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery: Delivery) -> None:

@@ -47,7 +47,7 @@ class Asked:
         self.is_over = finish is not None
         self.sink.push(delta)
         if flush:
-            self.sink.flush()
+            self.sink.flush(trio.current_time())
 
     def fail(self, error: RequestError) -> None:
         if not self.is_over:

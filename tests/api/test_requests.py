@@ -113,7 +113,7 @@ async def test_what_came_together_is_told_as_one_event_for_each_choice() -> None
             first.push("1 ", flush=False)
             second.push("2 ", flush=False)
         first.push("3", flush=False, finish="stop")
-        first.sink.flush()
+        first.sink.flush(trio.current_time())
         second.push("", finish="stop")
     texts: dict[int, list[str]] = {0: [], 1: []}
     for event in exchange.events:

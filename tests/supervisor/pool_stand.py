@@ -100,7 +100,7 @@ class StandSink:
         if delta.prompt_tokens:
             self.prompt_tokens.append(delta.prompt_tokens)
 
-    def flush(self) -> None:
+    def flush(self, now_s: float) -> None:
         return
 
     def fail(self, error: RequestError) -> None:

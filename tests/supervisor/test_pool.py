@@ -1,5 +1,6 @@
 """The pool over workers on a clock that costs no time: no request is lost or answered twice."""
 
+import functools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from rbee.ask import Ask
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.backlog import SAMPLES_MIN
-from rbee.supervisor.pool import FLUSHES_MAX, Pool
+from rbee.supervisor.pool import FLUSHES_PER_LOOK, FLUSHES_S_MAX, Pool
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
 from rbee.wire import Cancel, Delta, Generate, Step
 from tests.supervisor.fakes import FakeChild, FakeLaunch, NoLog, plan
@@ -37,7 +38,7 @@ class Collected:
         assert not self.is_over, "a delta after the last word"
         self.deltas.append(delta)
 
-    def flush(self) -> None:
+    def flush(self, now_s: float) -> None:
         assert self.flushed < len(self.deltas), "a flush without a delta"
         self.flushed = len(self.deltas)
 
@@ -244,12 +245,24 @@ async def test_a_request_that_cannot_be_reached_in_time_is_refused_at_once(
 async def test_many_sinks_are_flushed_in_slices_and_none_is_left(
     autojump_clock: MockClock,
 ) -> None:
-    count = 2 * FLUSHES_MAX + 7
+    class Slow(Collected):
+        def flush(self, now_s: float) -> None:
+            super().flush(now_s)
+            autojump_clock.jump(100 * FLUSHES_S_MAX / FLUSHES_PER_LOOK)
+
+    count = 2 * FLUSHES_PER_LOOK + 7
     async with pool_of(FakeChild(batch_size=1000), requests_max=1000) as (pool, _, _slots):
-        sinks = [submit(pool)[0] for _ in range(count)]
-        await trio.sleep(1.5)
+        sinks = [Slow() for _ in range(count)]
+        for sink in sinks:
+            pool.submit(ASK, sink, remaining_s=300, correlation_id="cid")
+        seen = [0]  # by another task, between slices
+        while seen[-1] < count:
+            wait = trio.lowlevel.checkpoint if seen[-1] else functools.partial(trio.sleep, 0.1)
+            await wait()
+            seen.append(sum(sink.flushed for sink in sinks))
         assert [len(sink.deltas) for sink in sinks] == [1] * count
         assert [sink.flushed for sink in sinks] == [1] * count
+        assert not {FLUSHES_PER_LOOK, 2 * FLUSHES_PER_LOOK}.isdisjoint(seen)
 
 
 async def test_a_sink_that_breaks_ends_its_own_request_alone(autojump_clock: MockClock) -> None:
@@ -272,7 +285,7 @@ async def test_a_sink_that_cannot_flush_ends_its_own_request_alone(
     autojump_clock: MockClock,
 ) -> None:
     class Broken(Collected):
-        def flush(self) -> None:
+        def flush(self, now_s: float) -> None:
             raise RuntimeError("a bug in a sink")
 
     async with pool_of() as (pool, _, _slots):

@@ -11,7 +11,8 @@ from rbee.config import RestartConfig, WorkerConfig
 from rbee.supervisor.lifecycle import WorkerState
 from rbee.supervisor.slot import Slot, SlotState, Surroundings, keep_filled
 from rbee.supervisor.worker import Worker, WorkerExit
-from rbee.supervisor.worker_life import run_worker
+from rbee.supervisor.worker_life import TAKING_S_MAX, run_worker
+from rbee.wire import Delta, Step
 from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, NoLog, plan
 
 LIMITS = WorkerConfig()
@@ -104,6 +105,37 @@ async def test_cancelling_run_worker_reaps_the_process_and_tells(
         await run_worker(launch, plan(), LIMITS, heard, lambda _worker: None)
     assert launch.reaped_at_s == [7]
     assert [ending.last_state for ending in heard.endings] == [WorkerState.READY]
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_others_have_their_turn_between_the_messages_of_a_worker_and_none_is_lost(
+    is_cancelled: bool, autojump_clock: MockClock
+) -> None:
+    class Slow(Heard):
+        def step_done(self, worker: Worker, step: Step) -> None:
+            super().step_done(worker, step)
+            autojump_clock.jump(TAKING_S_MAX)
+
+    child, heard, held, seen = FakeChild(answers=False), Slow(), list[Worker](), list[int]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_worker, FakeLaunch(child), plan(), LIMITS, heard, held.append)
+        await trio.sleep(1)
+        held[0].generate(1, Ask(model="m", prompt="p"), 300, "cid")
+        await trio.testing.wait_all_tasks_blocked()
+        for index in range(5):
+            child.say(Step(index, (Delta(1, index, (index,), "x"),)))
+        while not seen or seen[-1] < 5:
+            await trio.lowlevel.checkpoint()
+            seen.append(len(heard.steps))
+            if is_cancelled and 2 <= seen[-1] < 5:
+                break
+        nursery.cancel_scope.cancel()
+    assert not {1, 2, 3, 4}.isdisjoint(seen)
+    assert [step.step for step in heard.steps] == list(range(len(heard.steps)))
+    waiting = 0
+    while child.receive_nowait() is not None:
+        waiting += 1
+    assert len(heard.steps) + waiting == 5
 
 
 async def test_a_supervisor_that_was_suspended_blames_no_worker(mock_clock: MockClock) -> None:

@@ -24,6 +24,10 @@ class ChatShape:
       created_s: Unix time.
     """
 
+    __slots__ = (
+        "_begun", "_has_logprobs", "_head", "_openings", "_plain_end", "_tail", "_text_end",
+    )  # fmt: skip
+
     def __init__(self, answer_id: str, created_s: int, order: Order) -> None:
         self._head = {"id": answer_id, "created": created_s, "model": order.model}
         self._has_logprobs = order.has_logprobs

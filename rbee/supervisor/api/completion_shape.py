@@ -21,6 +21,10 @@ class CompletionShape:
       created_s: Unix time.
     """
 
+    __slots__ = (
+        "_has_logprobs", "_head", "_offsets", "_openings", "_tail", "_text_end", "_wants_top",
+    )  # fmt: skip
+
     def __init__(self, answer_id: str, created_s: int, order: Order) -> None:
         self._head = {
             "id": answer_id,

@@ -9,12 +9,10 @@ Rule 2: a generation tells its reply exactly one end: `answer`, `end` or `fail`;
         `abandon`. However it ends, no ask of it stays open.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
-import trio
 
 from rbee.ask import Ask
 from rbee.audit import NO_AUDIT, Audit
@@ -79,6 +77,13 @@ class Generation:
       answer_id: "chatcmpl-…". By this and by its correlation id it can be cancelled.
     """
 
+    # Far memory is what a token costs most: each stream's objects are few, and small.
+    __slots__ = (
+        "_choices", "_failovers", "_generator", "_has_begun", "_ids", "_is_over", "_limits",
+        "_open_requests", "_order", "_progress_s", "_reply", "_request_ids", "_shape",
+        "_started_s", "_unfinished", "_visit",
+    )  # fmt: skip
+
     def __init__(  # noqa: PLR0913  # all that makes an answer
         self,
         surroundings: Surroundings,
@@ -99,8 +104,7 @@ class Generation:
         self._shape = shape
         self._reply = reply
         self._visit = visit
-        self._choices = [Choice() for _ in order.asks]
-        self._unsent: list[list[Delta]] = [[] for _ in order.asks]  # of a stream
+        self._choices = [_ChoiceSink(self, index) for index in range(len(order.asks))]
         self._unfinished = len(order.asks)
         self._request_ids: list[int] = []
         self._failovers = 0
@@ -128,8 +132,8 @@ class Generation:
         if remaining_s <= 0:
             raise _deadline_exceeded()
         try:
-            for index, ask in enumerate(self._order.asks):
-                self._submit(ask, index, remaining_s)
+            for ask, choice in zip(self._order.asks, self._choices, strict=True):
+                self._submit(ask, choice, remaining_s)
                 if self._is_over:  # one of them has failed meanwhile, and has told so
                     return
         except RequestError as error:
@@ -143,9 +147,9 @@ class Generation:
         for each in self._ids:
             self._open_requests.add(each, self)
 
-    def _submit(self, ask: Ask, index: int, remaining_s: float) -> None:
+    def _submit(self, ask: Ask, choice: "_ChoiceSink", remaining_s: float) -> None:
         request_id = self._generator.submit(
-            ask, _ChoiceSink(self, index),
+            ask, choice,
             remaining_s=remaining_s, correlation_id=self._visit.correlation_id,
         )  # fmt: skip
         if self._is_over:
@@ -179,17 +183,16 @@ class Generation:
         if not self._is_over:
             self._close(outcome)
 
-    def push(self, index: int, delta: Delta) -> None:
-        """Take what choice ``index`` has got."""
+    def push(self, choice: "_ChoiceSink", delta: Delta) -> None:
+        """Take what a choice has got."""
         if self._is_over:
             return
-        choice = self._choices[index]
         if delta.prompt_tokens:
             choice.prompt_tokens = delta.prompt_tokens
         choice.completion_tokens += len(delta.token_ids)
         if self._order.is_streamed:
             self._has_begun = True
-            self._unsent[index].append(delta)
+            choice.unsent = delta if choice.unsent is None else join(choice.unsent, delta)
         else:
             choice.texts.append(delta.text)
             choice.logprobs.extend(delta.logprobs)
@@ -199,10 +202,11 @@ class Generation:
             if self._unfinished == 0:
                 self._complete()
 
-    def flush(self) -> None:
+    def flush(self, now_s: float) -> None:
+        """Bring the client what was pushed."""
         if self._is_over:
             return
-        self._progress_s = trio.current_time()
+        self._progress_s = now_s
         if self._has_begun:
             self._reply.write(self._take_unsent())
 
@@ -231,10 +235,10 @@ class Generation:
     def _take_unsent(self) -> bytes:
         """The events for all that has come since the last flush: one for each choice."""
         told = b""
-        for index, deltas in enumerate(self._unsent):
-            if deltas:
-                told += self._shape.chunk(index, merge(deltas))
-                deltas.clear()
+        for choice in self._choices:
+            if choice.unsent is not None:
+                told += self._shape.chunk(choice.index, choice.unsent)
+                choice.unsent = None
         return told
 
     def _close(self, outcome: str) -> None:
@@ -259,20 +263,22 @@ class Generation:
         )
 
 
-class _ChoiceSink:
-    """The sink of one choice."""
+class _ChoiceSink(Choice):
+    """A choice of a generation, as the pool sees it."""
 
-    __slots__ = ("_generation", "_index")
+    __slots__ = ("_generation", "index", "unsent")
 
     def __init__(self, generation: Generation, index: int) -> None:
+        super().__init__()
         self._generation = generation
-        self._index = index
+        self.index = index
+        self.unsent: Delta | None = None  # of a stream: what came since the last flush
 
     def push(self, delta: Delta) -> None:
-        self._generation.push(self._index, delta)
+        self._generation.push(self, delta)
 
-    def flush(self) -> None:
-        self._generation.flush()
+    def flush(self, now_s: float) -> None:
+        self._generation.flush(now_s)
 
     def fail(self, error: RequestError) -> None:
         self._generation.fail(error)
@@ -281,15 +287,13 @@ class _ChoiceSink:
         self._generation.moved()
 
 
-def merge(deltas: Sequence[Delta]) -> Delta:
-    """What came for one choice, in order, as if it had come at once."""
-    if len(deltas) == 1:
-        return deltas[0]
+def join(first: Delta, second: Delta) -> Delta:
+    """What came for one choice, one after the other, as if it had come at once."""
     return msgspec.structs.replace(
-        deltas[-1],
-        token_ids=tuple(token for each in deltas for token in each.token_ids),
-        text="".join([each.text for each in deltas]),
-        logprobs=tuple(token for each in deltas for token in each.logprobs),
+        second,
+        token_ids=first.token_ids + second.token_ids,
+        text=first.text + second.text,
+        logprobs=first.logprobs + second.logprobs,
     )
 
 

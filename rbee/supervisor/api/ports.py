@@ -26,7 +26,7 @@ class Sink(Protocol):
 
     def push(self, delta: Delta) -> None: ...
 
-    def flush(self) -> None:
+    def flush(self, now_s: float) -> None:
         """Send what was pushed since the last flush: nothing more comes right now."""
         ...
 

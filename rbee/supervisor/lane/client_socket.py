@@ -25,18 +25,15 @@ class ClientSocket:
       send_deadline_s: how long something may be parked without any progress.
     """
 
-    __slots__ = ("_parked", "_send_deadline_s", "_sock", "due_s", "is_broken")
+    __slots__ = ("_parked", "_send_deadline_s", "_sock", "due_s", "is_broken", "parked_bytes")
 
     def __init__(self, sock: socket.socket, send_deadline_s: float) -> None:
         self._sock = sock
         self._send_deadline_s = send_deadline_s
-        self._parked = bytearray()
+        self._parked: bytearray | None = None  # None: nothing was, and mostly nothing ever is
+        self.parked_bytes = 0
         self.due_s = 0.0  # until when there must be progress, while something is parked
         self.is_broken = False  # the client is gone; nothing is parked
-
-    @property
-    def parked_bytes(self) -> int:
-        return len(self._parked)
 
     def receive(self) -> bytes | None:
         """What the client says now. None: nothing. Empty: it has hung up."""
@@ -49,19 +46,21 @@ class ClientSocket:
 
     def send(self, data: bytes) -> None:
         """Send behind what is parked."""
-        if self._parked:
-            self._parked += data
+        if self.parked_bytes:
+            self._park(data)
             return
         sent = self._send_nowait(data)
         if sent < len(data) and not self.is_broken:
-            self._parked += memoryview(data)[sent:]
+            self._park(memoryview(data)[sent:])
             self.due_s = trio.current_time() + self._send_deadline_s
 
     def send_on(self) -> None:
         """The kernel may take more of what is parked."""
+        assert self._parked is not None
         sent = self._send_nowait(self._parked)
         if sent:
             del self._parked[:sent]
+            self.parked_bytes -= sent
             self.due_s = trio.current_time() + self._send_deadline_s
 
     def end(self) -> None:
@@ -77,7 +76,7 @@ class ClientSocket:
         self.close()
 
     def close(self) -> None:
-        self._parked = bytearray()
+        self._drop_parked()
         self._sock.close()
 
     def _send_nowait(self, data: bytes | bytearray) -> int:
@@ -91,4 +90,14 @@ class ClientSocket:
 
     def _break(self) -> None:
         self.is_broken = True
-        self._parked = bytearray()
+        self._drop_parked()
+
+    def _park(self, data: bytes | memoryview) -> None:
+        if self._parked is None:
+            self._parked = bytearray()
+        self._parked += data
+        self.parked_bytes = len(self._parked)
+
+    def _drop_parked(self) -> None:
+        self._parked = None
+        self.parked_bytes = 0

@@ -213,7 +213,12 @@ class Connection:
     def write(self, payload: bytes) -> None:
         try:
             if payload:
-                self._send(self._stream_head() + self._machine.chunk(payload))
+                assert self._visit is not None
+                chunk = self._machine.chunk
+                if self._visit.status is None:
+                    self._send(self._stream_head() + chunk(payload))
+                else:
+                    self._send(chunk(payload))
             if self._client.parked_bytes > self._shared.limits.parked_bytes_max:
                 self._give_up()
         except Exception:
