@@ -165,6 +165,8 @@ class Beat(WireMessage, frozen=True, tag="beat"):
     vram_bytes: Count
     prompt_tokens: Count = 0  # of the open requests that have no token yet
     step_s: Annotated[float, Meta(ge=0)] = 0.0  # 99 of 100 of the last steps were quicker
+    read_tokens: Count = 0  # of prompts, in all; also of answers that are gone on with
+    read_tokens_per_s: Annotated[float, Meta(ge=0)] = 0.0  # in the last steps that read some
 
 
 class Bye(WireMessage, frozen=True, tag="bye"):

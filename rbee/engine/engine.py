@@ -152,6 +152,13 @@ class Engine(Protocol):
         """What the next `step` will do: IDLE, PREFILL (a prompt is being read) or DECODE."""
         ...
 
+    @property
+    def read_tokens(self) -> int:
+        """How many tokens were read so far, in all, before answers begin: of prompts, and of
+        answers that another worker began. What grows here between two tokens is progress.
+        """
+        ...
+
     def cancel(self, job_id: int) -> None:
         """Forget a job, queued or running, and free its memory. Unknown ids are ignored."""
         ...

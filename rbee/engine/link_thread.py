@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from rbee.engine.own_memory import OwnMemory
-from rbee.engine.step_times import StepTimes
+from rbee.engine.step_times import ReadingPace, StepTimes
 from rbee.errors import ExitCode
 from rbee.transport.thread_link import ThreadLink
 from rbee.wire import STACKS_SIGNAL, Beat, Phase, Stop, encode
@@ -58,6 +58,7 @@ class Published:
     oldest_request_s: float | None = None  # on the monotonic clock
     vram_bytes: int = 0
     prompt_tokens: int = 0  # of the open requests that have no token yet
+    read_tokens: int = 0  # in all
 
 
 class LinkThread:
@@ -66,6 +67,7 @@ class LinkThread:
     def __init__(self, path: Path, life_fd: int) -> None:
         self.published = Published()
         self.step_times: Final = StepTimes()
+        self.reading: Final = ReadingPace()
         self.ignores_stop = False  # for the synthetic engine's fault of that name
         self._memory = OwnMemory()
         self._path = path
@@ -227,4 +229,6 @@ class LinkThread:
             vram_bytes=told.vram_bytes,
             prompt_tokens=told.prompt_tokens,
             step_s=self.step_times.slow_s(),
+            read_tokens=told.read_tokens,
+            read_tokens_per_s=self.reading.tokens_per_s(),
         )

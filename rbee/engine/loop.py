@@ -73,6 +73,7 @@ class WorkerLoop:
         self._running: dict[int, Running] = {}
         self._steps = 0
         self._tokens = 0
+        self._read_tokens = 0
         self._is_draining = False
         self._next_deadline_s = math.inf  # of the running requests; may be of one that is done
         self._published_s = 0.0
@@ -248,6 +249,9 @@ class WorkerLoop:
             steps.append(results)
             self._steps += 1
             elapsed_s = self._clock() - began_s
+            if engine.read_tokens != self._read_tokens:
+                self._link.reading.note(engine.read_tokens - self._read_tokens, elapsed_s)
+                self._read_tokens = engine.read_tokens
             if (
                 not quick_steps.fits_another(len(steps), elapsed_s)
                 or self._link.has_received
@@ -292,6 +296,7 @@ class WorkerLoop:
             requests={each.request_id: each.tokens for each in self._running.values()},
             oldest_request_s=oldest_s,
             vram_bytes=told.vram_bytes if vram_bytes is None else vram_bytes,
+            read_tokens=self._read_tokens,
             prompt_tokens=sum(
                 each.prompt_tokens + each.tokens
                 for each in self._running.values()

@@ -83,6 +83,7 @@ class SyntheticEngine:
         self._prefilling: OrderedDict[int, _Running] = OrderedDict()
         self._decoding: dict[int, _Running] = {}
         self._tick_s = 0.0  # when the next tick is due
+        self._read_tokens = 0
 
     def load(self, spec: LoadSpec, progress: Progress) -> EngineInfo:
         model, config = spec.model, spec.model.synthetic
@@ -159,10 +160,18 @@ class SyntheticEngine:
         if not self._prefilling and not self._decoding:
             return []
         may_deliver = self._faults.begin_step()
+        read = len(self._prefilling)  # one of each prompt, and the rest at its end
         jobs = self._end_prefills() or self._wait_tick()
         if jobs:
             self._faults.end_step()
-        return self._sample_each(jobs) if may_deliver else []
+        if not may_deliver:
+            return []
+        self._read_tokens += read
+        return self._sample_each(jobs)
+
+    @property
+    def read_tokens(self) -> int:
+        return self._read_tokens
 
     def cancel(self, job_id: int) -> None:
         self._queued.pop(job_id, None)

@@ -64,7 +64,7 @@ class Pace:
     """How fast a model's workers were on this box. None: not known yet."""
 
     load_gap_s: float | None = None  # the longest wait for a sign of loading
-    prompt_tokens_per_s: float | None = None  # of the slowest prompt among the last ones
+    prompt_tokens_per_s: float | None = None  # of the slowest among the last prompts, and steps
     step_s: float | None = None  # of an engine step: 99 of 100 were quicker
 
 
@@ -79,6 +79,7 @@ class Signs:
     # When loading or the engine last advanced; when it was given work, or asked to end.
     step_s: float
     token_s: float  # when a request last got a token or its end; or as above
+    read_s: float  # when it last told that it had read something of a prompt; or as above
     prompt_tokens: int = 0  # of the requests that have no token yet
     is_reading: bool = False  # prompts, as far as it says
     pace: Pace = field(default_factory=Pace)
@@ -154,6 +155,8 @@ def _limits(signs: Signs, limits: WorkerConfig) -> Iterator[_Limit]:
         case LifePhase.WORKING:
             yield _silence(signs, limits)
             yield _no_step(signs, limits)
+            if signs.is_reading:
+                yield _no_reading(signs, limits)
             yield _no_token(signs, limits)
         case LifePhase.LEAVING:
             yield _silence(signs, limits)
@@ -189,6 +192,16 @@ def _no_step(signs: Signs, limits: WorkerConfig) -> _Limit:
     )  # fmt: skip
 
 
+def _no_reading(signs: Signs, limits: WorkerConfig) -> _Limit:
+    """Each step reads something of the prompts that wait, or brings others a token."""
+    budget_s = max(step_budget_s(signs, limits), 2 * limits.beat_s)
+    since_s = max(signs.read_s, signs.token_s)
+    return _Limit(
+        since_s, budget_s, Verdict.LIVELOCK, "livelock: steps, but no prompt is read",
+        budget_s / 2, "nothing of a prompt read",
+    )  # fmt: skip
+
+
 def _no_token(signs: Signs, limits: WorkerConfig) -> _Limit:
     budget_s = max(token_budget_s(signs, limits), 2 * limits.beat_s)
     return _Limit(
@@ -208,22 +221,20 @@ def load_budget_s(pace: Pace, limits: WorkerConfig) -> float:
 
 def step_budget_s(signs: Signs, limits: WorkerConfig) -> float:
     """How long one engine step may take."""
-    measured_s = STEPS_LATE * (signs.pace.step_s or 0.0)
+    pace = signs.pace
+    measured_s = STEPS_LATE * (pace.step_s or 0.0)
+    is_known = pace.step_s is not None
     if signs.is_reading:
         measured_s = max(measured_s, PROMPTS_LATE * _prompts_s(signs))
-        return _between(limits.step_stall_s, measured_s, limits.step_stall_s_max)
-    if signs.pace.step_s is None:
-        return limits.step_stall_s
-    return _between(limits.step_stall_s_min, measured_s, limits.step_stall_s_max)
+        is_known = is_known and pace.prompt_tokens_per_s is not None
+    floor_s = limits.step_stall_s_min if is_known else limits.step_stall_s
+    return _between(floor_s, measured_s, limits.step_stall_s_max)
 
 
 def token_budget_s(signs: Signs, limits: WorkerConfig) -> float:
     """How long steps may bring nobody a token."""
     if not signs.is_reading:
-        measured_s = STEPS_LATE * (signs.pace.step_s or 0.0)
-        return _between(limits.step_stall_s, measured_s, limits.step_stall_s_max)
-    if signs.pace.prompt_tokens_per_s is None:
-        return limits.prompt_timeout_s
+        return step_budget_s(signs, limits)  # each brings somebody one
     floor_s = PROMPT_STALLS_MIN * limits.step_stall_s
     return _between(floor_s, PROMPTS_ENDLESS * _prompts_s(signs), limits.prompt_timeout_s)
 

@@ -41,7 +41,8 @@ class Vitals:
         self.judgement = Judgement(Verdict.ALIVE)  # the last one
         self.pace = pace
         self._started_s = now_s  # less the time we were suspended
-        self._heard_s = self._step_s = self._token_s = now_s
+        self._heard_s = self._step_s = self._token_s = self._read_s = now_s
+        self._steps = 0  # that are known of
         self._loaded_bytes = 0
         self._sent_s: dict[int, float] = {}  # requests without a token yet: when each was sent
         self._speeds: deque[float] = deque(maxlen=PROMPTS_KEPT)
@@ -62,6 +63,7 @@ class Vitals:
             heard_s=self._heard_s,
             step_s=self._step_s,
             token_s=self._token_s,
+            read_s=self._read_s,
             prompt_tokens=prompt_tokens,
             is_reading=prompt_tokens > 0 or (beat is not None and beat.phase is Phase.PREFILL),
             pace=self.pace,
@@ -69,7 +71,7 @@ class Vitals:
 
     def asked_to_work(self, now_s: float) -> None:
         """It had nothing to do, and has now; or it was asked to end."""
-        self._step_s = self._token_s = now_s
+        self._step_s = self._token_s = self._read_s = now_s
 
     def request_sent(self, request_id: int, now_s: float) -> None:
         self._sent_s[request_id] = now_s
@@ -88,13 +90,14 @@ class Vitals:
 
     def hear_step(self, step: Step, now_s: float) -> None:
         self._heard_s = self._step_s = self._token_s = now_s
+        self._steps = max(self._steps, step.step)
         if not self._sent_s:
             return
         for delta in step.deltas:
             sent_s = self._sent_s.pop(delta.request_id, None)
             if sent_s is not None and delta.prompt_tokens >= PROMPT_TOKENS_MIN:
                 self._speeds.append(delta.prompt_tokens / max(now_s - sent_s, 1e-6))
-                self.pace = replace(self.pace, prompt_tokens_per_s=min(self._speeds))
+                self._note_speed()
 
     def hear_last_word(self, failed: Failed | None, now_s: float) -> None:
         """A request ended without a token. None: it was cancelled.
@@ -117,13 +120,17 @@ class Vitals:
         self.last_beats.append((now_s, beat))
         self.beat_s = self._heard_s = now_s
         self.beats += 1
-        if told is not None and beat.step > told.step:
+        if beat.step > self._steps:
             self._step_s = now_s
+            self._steps = beat.step
         if told is not None and beat.tokens > told.tokens:  # it may be here before they are
             self._token_s = now_s
         if beat.step_s > 0:
             slowest_s = max(beat.step_s, STEP_KEPT * (self.pace.step_s or 0.0))
             self.pace = replace(self.pace, step_s=slowest_s)
+        if beat.read_tokens > (0 if told is None else told.read_tokens):
+            self._read_s = now_s
+            self._note_speed()
         if beat.rss_bytes + beat.vram_bytes >= self._loaded_bytes + LOAD_BYTES_MIN:
             self._loaded_bytes = beat.rss_bytes + beat.vram_bytes
             if beat.phase in (Phase.IMPORTING, Phase.LOADING, Phase.WARMING):
@@ -137,6 +144,14 @@ class Vitals:
         self._heard_s = min(now_s, self._heard_s + late_s)
         self._step_s = min(now_s, self._step_s + late_s)
         self._token_s = min(now_s, self._token_s + late_s)
+        self._read_s = min(now_s, self._read_s + late_s)
+
+    def _note_speed(self) -> None:
+        """Of reading: that of whole prompts, and that of the engine's steps; the slower one."""
+        told = [] if self.beat is None else [self.beat.read_tokens_per_s]
+        known = [speed for speed in (*self._speeds, *told) if speed > 0]
+        if known:
+            self.pace = replace(self.pace, prompt_tokens_per_s=min(known))
 
     def _loading_advanced(self, phase: Phase, now_s: float) -> None:
         """A sign of loading, the first since ``phase`` held."""

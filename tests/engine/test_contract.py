@@ -223,6 +223,18 @@ def test_text_of_special_tokens_stays_text_unless_asked_for(driven: Driven) -> N
     assert b"".join(tokenizer.piece(i) for i in plain).decode() == tokenizer.eos_token
 
 
+def test_each_step_reads_something_until_it_brings_a_token(driven: Driven) -> None:
+    job_id = driven.start("the cat sat on the mat " * 8, 2)
+    answer = driven.answers[job_id]
+    while not answer.token_ids:
+        read_tokens = driven.engine.read_tokens
+        driven.step()
+        assert driven.engine.read_tokens > read_tokens or answer.token_ids
+    read_tokens = driven.engine.read_tokens
+    driven.step()
+    assert driven.engine.read_tokens == read_tokens, "a token of an answer is not read"
+
+
 def test_close_is_safe_before_load_after_a_failed_load_and_twice(
     contender: Contender, tmp_path: Path
 ) -> None:

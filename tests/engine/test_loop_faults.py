@@ -18,7 +18,7 @@ from rbee.dialogue import SupervisorDialogue
 from rbee.engine.engine import Job, JobFailed, Sampled
 from rbee.engine.link_thread import HEARD_S_MAX, LinkThread, Published
 from rbee.engine.loop import WorkerLoop
-from rbee.engine.step_times import StepTimes
+from rbee.engine.step_times import ReadingPace, StepTimes
 from rbee.engine.synthetic import SyntheticEngine
 from rbee.errors import ErrorCode, ExitCode, RequestError
 from rbee.transport.thread_link import ThreadLink
@@ -34,6 +34,7 @@ class PlainLink:
     def __init__(self, asks: int) -> None:
         self.published = Published()
         self.step_times = StepTimes()
+        self.reading = ReadingPace()
         self.ignores_stop = False
         self.stop_asked = False
         self.heard: list[FromWorker | None] = []

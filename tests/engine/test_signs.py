@@ -10,7 +10,7 @@ import pytest
 from rbee.engine.engine import JobFailed, Sampled
 from rbee.engine.link_thread import Published
 from rbee.engine.loop import WorkerLoop
-from rbee.engine.step_times import STEPS_KEPT, StepTimes
+from rbee.engine.step_times import READING_STEPS_KEPT, STEPS_KEPT, ReadingPace, StepTimes
 from rbee.engine.synthetic import SyntheticEngine
 from rbee.wire import STACKS_SIGNAL
 from tests.engine.test_loop_faults import SECRET, PlainLink
@@ -97,3 +97,13 @@ def test_a_worker_that_crashes_says_where(number: signal.Signals) -> None:
     )
     assert ended.returncode == -number
     assert b"in read" in ended.stderr
+
+
+def test_how_fast_was_read_is_told_of_the_last_steps_together() -> None:
+    pace = ReadingPace()
+    assert pace.tokens_per_s() == 0
+    for _ in range(READING_STEPS_KEPT):
+        pace.note(1, 1.0)
+    for _ in range(READING_STEPS_KEPT // 2):
+        pace.note(199, 1.0)
+    assert pace.tokens_per_s() == pytest.approx(100)

@@ -132,7 +132,7 @@ class PoolWatch:
     def _check_idle(self, slot: Slot) -> None:
         """Nobody waits while a worker has room, unless one is kept for suspects."""
         worker, dispatch, model = slot.worker, self._pool._dispatch, slot.model.name
-        if worker is None or not worker.takes_requests or _link(worker).is_deaf:
+        if worker is None or not takes_more(worker):
             return
         if dispatch._kept or dispatch.has_suspects(model):
             return
@@ -156,8 +156,11 @@ class PoolWatch:
         self._trace.expect(not kept, f"left in the pool's books: {kept}")
 
 
-def _link(worker: Worker) -> SimLink:
-    return cast(SimLink, cast(EngineChild, worker.child)._link)
+def takes_more(worker: Worker) -> bool:
+    """Whether a request can be sent to it: its process may have ended, and not be seen yet."""
+    return (
+        worker.takes_requests and not cast(SimLink, cast(EngineChild, worker.child)._link).is_deaf
+    )
 
 
 def _name(request: OpenRequest) -> str:

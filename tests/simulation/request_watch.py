@@ -17,7 +17,7 @@ from rbee.supervisor.slot import Slot, SlotState
 from rbee.wire import Generate
 from tests.simulation.client import Client
 from tests.simulation.oracle import Script, ask_key
-from tests.simulation.pool_watch import PoolWatch
+from tests.simulation.pool_watch import PoolWatch, takes_more
 from tests.simulation.scenario import Leaving, Scenario, Weather
 from tests.simulation.trace import Trace
 
@@ -159,7 +159,7 @@ class RequestWatch:
         if self._pool._dispatch._kept or self._pool.queued:
             return False
         workers = (slot.worker for slot in self._slots if slot.model.name == model)
-        return any(worker is not None and worker.takes_requests for worker in workers)
+        return any(worker is not None and takes_more(worker) for worker in workers)
 
     def _was_given_up(self, client: Client, key: str) -> bool:
         """Whether it was interrupted so often in a row without a token."""

@@ -46,6 +46,8 @@ class SimEngine:
         self.steps = 0
         self.tokens = 0
         self.slowest_step_s = 0.0
+        self.read_tokens = 0
+        self.read_tokens_per_s = 0.0
         self._model = model
         self._own = own
         self._reading: Job | None = None
@@ -99,7 +101,10 @@ class SimEngine:
     def end_step(self) -> Stepped:
         reading, self._reading = self._reading, None
         if reading is not None:
-            reading.prompt_left -= min(self._model.prompt_chunk, reading.prompt_left)
+            chunk = min(self._model.prompt_chunk, reading.prompt_left)
+            reading.prompt_left -= chunk
+            self.read_tokens += chunk
+            self.read_tokens_per_s = chunk / self._step_s
         else:
             self.slowest_step_s = max(self.slowest_step_s, self._step_s)
         takes_part = [

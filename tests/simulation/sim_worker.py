@@ -110,6 +110,8 @@ class SimWorker(Threads):
             vram_bytes=0,
             prompt_tokens=engine.prompt_tokens,
             step_s=engine.slowest_step_s,
+            read_tokens=engine.read_tokens,
+            read_tokens_per_s=engine.read_tokens_per_s,
         )
 
     def _turn(self) -> None:

@@ -27,7 +27,7 @@ SLOW = Pace(load_gap_s=20.0, prompt_tokens_per_s=2.0, step_s=6.0)
 
 def signs(phase: LifePhase, at_s: float = 0.0, **known: object) -> Signs:
     """All signs came at the same time, but for those that are named."""
-    base = Signs(phase, started_s=0.0, beat_s=at_s, heard_s=at_s, step_s=at_s, token_s=at_s)
+    base = Signs(phase, 0.0, beat_s=at_s, heard_s=at_s, step_s=at_s, token_s=at_s, read_s=at_s)
     return replace(base, **known)  # type: ignore[arg-type]
 
 
@@ -58,8 +58,17 @@ def signs(phase: LifePhase, at_s: float = 0.0, **known: object) -> Signs:
         (signs(LifePhase.WORKING, 60, step_s=50, token_s=50, pace=FAST), 60, Verdict.WEDGED),
         (signs(LifePhase.WORKING, 60, token_s=0), 59.9, Verdict.SLOW),
         (signs(LifePhase.WORKING, 60, token_s=0), 60, Verdict.LIVELOCK),
-        (signs(LifePhase.WORKING, 600, token_s=0, is_reading=True), 600, Verdict.ALIVE),
-        (signs(LifePhase.WORKING, 3600, token_s=0, is_reading=True), 3600, Verdict.LIVELOCK),
+        (signs(LifePhase.WORKING, 60, token_s=50, pace=FAST), 60, Verdict.LIVELOCK),
+        (signs(LifePhase.WORKING, 299, token_s=0, is_reading=True), 299, Verdict.SLOW),
+        (signs(LifePhase.WORKING, 300, token_s=0, is_reading=True), 300, Verdict.LIVELOCK),
+        # Steps, of which none reads anything.
+        (signs(LifePhase.WORKING, 60, token_s=0, read_s=1, is_reading=True), 60, Verdict.SLOW),
+        (signs(LifePhase.WORKING, 60, token_s=0, read_s=0, is_reading=True), 60, Verdict.LIVELOCK),
+        (
+            signs(LifePhase.WORKING, 60, token_s=0, read_s=50, is_reading=True, pace=FAST),
+            60,
+            Verdict.LIVELOCK,
+        ),
         (signs(LifePhase.LEAVING, 9, step_s=0), 9.9, Verdict.ALIVE),
         (signs(LifePhase.LEAVING, 9, step_s=0), 10, Verdict.WEDGED),
         (signs(LifePhase.GONE), 1e9, Verdict.GONE),
@@ -85,13 +94,15 @@ def test_a_reason_names_what_was_missing_and_for_how_long() -> None:
     ("pace", "prompt_tokens", "step_s", "token_s"),
     [
         (Pace(), 0, 60, 60),
-        (FAST, 0, 10, 60),
+        (FAST, 0, 10, 10),
         (SLOW, 0, 120, 120),
-        (Pace(), 200, 400, 3600),  # 4 x 200 / 2 tokens per second
-        (FAST, 200, 60, 300),
+        (Pace(), 20, 60, 300),
+        (Pace(), 200, 400, 1000),  # 4 and 10 x 200 / 2 tokens per second
+        (FAST, 200, 10, 300),
         (FAST, 32_000, 320, 800),
         (SLOW, 32_000, 600, 3600),
         (Pace(prompt_tokens_per_s=1e6), 100_000, 600, 2000),  # what was cached shows nothing
+        (Pace(prompt_tokens_per_s=400), 200, 60, 300),
     ],
 )
 def test_budgets_grow_with_the_work_and_shrink_with_the_measured_speed(
@@ -120,7 +131,7 @@ PACES = st.builds(
 )
 ALL_SIGNS = st.builds(
     Signs,
-    st.sampled_from(LifePhase), TIMES, TIMES, TIMES, TIMES, TIMES,
+    st.sampled_from(LifePhase), TIMES, TIMES, TIMES, TIMES, TIMES, TIMES,
     st.integers(0, 1 << 24), st.booleans(), PACES,
 )  # fmt: skip
 
@@ -142,7 +153,9 @@ def test_time_makes_no_judgement_milder(known: Signs, now_s: float, later_s: flo
         assert judge(known, LIMITS, now_s + later_s).is_fatal
 
 
-@given(ALL_SIGNS, TIMES, st.sampled_from(("beat_s", "heard_s", "step_s", "token_s")), TIMES)
+@given(
+    ALL_SIGNS, TIMES, st.sampled_from(("beat_s", "heard_s", "step_s", "token_s", "read_s")), TIMES
+)
 def test_a_later_sign_of_life_is_never_held_against_a_worker(
     known: Signs, now_s: float, sign: str, more_s: float
 ) -> None:
@@ -171,7 +184,7 @@ def test_a_healthy_prefill_is_never_ended(
     pace = Pace(prompt_tokens_per_s=tokens_per_s, step_s=chunk_s)
     known = Signs(
         LifePhase.WORKING, started_s=0, beat_s=total_s, heard_s=total_s,
-        step_s=max(0.0, total_s - chunk_s), token_s=0,
+        step_s=max(0.0, total_s - chunk_s), token_s=0, read_s=max(0.0, total_s - chunk_s),
         prompt_tokens=prompt_tokens, is_reading=True, pace=pace,
     )  # fmt: skip
     assert not judge(known, LIMITS, math.nextafter(total_s, 0)).is_fatal
@@ -180,5 +193,5 @@ def test_a_healthy_prefill_is_never_ended(
 @given(ALL_SIGNS, TIMES)
 def test_every_budget_stays_between_floor_and_cap(known: Signs, now_s: float) -> None:
     assert 10 <= step_budget_s(known, LIMITS) <= 600
-    assert 60 <= token_budget_s(known, LIMITS) <= 3600
+    assert 10 <= token_budget_s(known, LIMITS) <= 3600
     assert 30 <= load_budget_s(known.pace, LIMITS) <= 3600

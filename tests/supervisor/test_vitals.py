@@ -57,6 +57,54 @@ def test_a_slow_disk_gets_the_time_that_it_needs() -> None:
         vitals.hear_loading(Loading(Phase.LOADING, number / 10), now_s)
 
 
+def test_the_steps_of_a_short_prompt_tell_how_fast_it_is_read() -> None:
+    vitals = Vitals(0)
+    vitals.request_sent(1, 0.0)
+    first_token(vitals, 1, 5, 3.0)
+    assert vitals.pace.prompt_tokens_per_s is None
+    vitals.hear_beat(beat(Phase.DECODE, 1, read_tokens=5, read_tokens_per_s=20.0), 5)
+    assert vitals.pace.prompt_tokens_per_s == pytest.approx(20)
+    vitals.request_sent(2, 10.0)
+    first_token(vitals, 2, 400, 11.0)
+    assert vitals.pace.prompt_tokens_per_s == pytest.approx(20), "the slower one counts"
+
+
+def test_who_hangs_reading_its_second_prompt_is_found_as_soon_as_one_who_brings_tokens() -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    vitals.request_sent(1, 0)
+    first_token(vitals, 1, 5, 0.1)
+    vitals.hear_beat(beat(Phase.IDLE, 9, read_tokens=5, read_tokens_per_s=90.0, step_s=0.02), 5)
+    vitals.asked_to_work(7)
+    for now_s in (10, 15):
+        told = beat(Phase.PREFILL, 9, prompt_tokens=20, read_tokens=5, step_s=0.02)
+        vitals.hear_beat(told, now_s)
+    signs = vitals.signs(LifePhase.WORKING)
+    assert judge(signs, LIMITS, 17).verdict is Verdict.WEDGED
+
+
+def test_prompts_that_are_read_on_are_progress_and_steps_alone_are_none() -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    for number in range(1, 40):
+        told = beat(Phase.PREFILL, number, prompt_tokens=9000, read_tokens=number, step_s=0.1)
+        vitals.hear_beat(told, 5.0 * number)
+    assert not judge(vitals.signs(LifePhase.WORKING), LIMITS, 200).is_fatal
+    for number in range(40, 200):
+        told = beat(Phase.PREFILL, number, prompt_tokens=9000, read_tokens=39, step_s=0.1)
+        vitals.hear_beat(told, 5.0 * number)
+    assert judge(vitals.signs(LifePhase.WORKING), LIMITS, 1000).verdict is Verdict.LIVELOCK
+
+
+def test_a_step_that_came_before_the_beat_that_counts_it_is_no_later_for_it() -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    vitals.hear_beat(beat(Phase.DECODE, 1, step_s=0.02), 0)
+    vitals.hear_step(Step(7, (Delta(1, 0, (1,), "x"),)), 1)
+    vitals.hear_beat(beat(Phase.DECODE, 7, step_s=0.02), 5)
+    assert judge(vitals.signs(LifePhase.WORKING), LIMITS, 11).verdict is Verdict.WEDGED
+
+
 def first_token(vitals: Vitals, request_id: int, prompt_tokens: int, now_s: float) -> None:
     delta = Delta(request_id, 0, (1,), "x", None, prompt_tokens)
     vitals.hear_step(Step(1, (delta,)), now_s)
@@ -150,6 +198,7 @@ class Healthy:
         self.vitals, self.now_s, self.phase = Vitals(0), 0.0, LifePhase.STARTING
         self.told = Phase.IMPORTING
         self.step, self.prompt_tokens, self.step_s, self.rss_bytes = 0, 0, 0.0, 0
+        self.read_tokens, self.read_tokens_per_s = 0, 0.0
         self.next_beat_s = 0.0
 
     def go_on(self, duration_s: float, *, beats: bool = True) -> None:
@@ -158,8 +207,11 @@ class Healthy:
         while beats and self.next_beat_s < until_s:
             self.now_s = max(self.now_s, self.next_beat_s)
             self.look()
-            more = {"prompt_tokens": self.prompt_tokens, "step_s": self.step_s}
-            message = beat(self.told, self.step, rss_bytes=self.rss_bytes, **more)
+            message = beat(
+                self.told, self.step, rss_bytes=self.rss_bytes, step_s=self.step_s,
+                prompt_tokens=self.prompt_tokens, read_tokens=self.read_tokens,
+                read_tokens_per_s=self.read_tokens_per_s,
+            )  # fmt: skip
             self.vitals.hear_beat(message, self.now_s)
             self.next_beat_s = self.now_s + LIMITS.beat_s
         self.now_s = until_s
@@ -192,6 +244,8 @@ class Healthy:
             chunk = min(left, 512)
             self.go_on(chunk / speed)
             self.step, left = self.step + 1, left - chunk
+            self.read_tokens += chunk
+            self.read_tokens_per_s = speed
         first_token(self.vitals, request_id, prompt_tokens, self.now_s)
         self.told, self.prompt_tokens = Phase.DECODE, 0
         for _ in range(10):

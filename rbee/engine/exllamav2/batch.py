@@ -35,6 +35,7 @@ class Batch:
         self._batch_size = batch_size
         self._prefill_tokens = prefill_tokens
         self._piece = piece
+        self.read_tokens = 0  # in all
         self._waiting: deque[Answer] = deque()
         self._running: dict[int, Answer] = {}
 
@@ -69,7 +70,9 @@ class Batch:
         for result in self._generator.iterate():
             answer = self._running[result["identifier"]]
             if result["stage"] == "prefill":
-                answer.prefill_left = result["max_progress"] - result["curr_progress"]
+                left = result["max_progress"] - result["curr_progress"]
+                self.read_tokens += max(0, answer.prefill_left - left)
+                answer.prefill_left = left
             elif result["stage"] == "streaming":
                 answer.is_decoding = True
                 told.extend(self._told(answer, result))

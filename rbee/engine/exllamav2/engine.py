@@ -95,6 +95,10 @@ class ExLlamaV2Engine:
             return Phase.IDLE
         return Phase.PREFILL if self._batch.is_prefilling else Phase.DECODE
 
+    @property
+    def read_tokens(self) -> int:
+        return 0 if self._batch is None else self._batch.read_tokens
+
     def cancel(self, job_id: int) -> None:
         if self._batch is not None:
             with self._fatal("a cancel"):

@@ -49,6 +49,7 @@ class LlamaCppEngine:
         self._waiting: collections.deque[Waiting] = collections.deque()
         self._running: list[Running] = []
         self._again: list[Pass] = []  # the last step's pass, if the next step's is the same
+        self._read_tokens = 0
 
     def load(self, spec: LoadSpec, progress: Progress) -> EngineInfo:
         model = load_model(spec, self._abort, progress)
@@ -164,6 +165,10 @@ class LlamaCppEngine:
         has_slot = len(self._running) < (self._model.plan.batch_size if self._model else 0)
         return Phase.DECODE if decodes and not (self._waiting and has_slot) else Phase.PREFILL
 
+    @property
+    def read_tokens(self) -> int:
+        return self._read_tokens
+
     def cancel(self, job_id: int) -> None:
         self._waiting = collections.deque(w for w in self._waiting if w.job.job_id != job_id)
         for running in self._running:
@@ -216,8 +221,10 @@ class LlamaCppEngine:
             context.add(sequence.number, ids, start, is_last=part.wants_logits)
         started_s = time.monotonic()
         code = context.decode()
-        if each.is_reading and code == abi.DECODE_OK:
-            self._pace.note(each.tokens, time.monotonic() - started_s)
+        if code == abi.DECODE_OK:
+            self._read_tokens += each.read_tokens
+            if each.is_reading:
+                self._pace.note(each.tokens, time.monotonic() - started_s)
         for part in each.parts:
             sequence, start = part.sequence, len(part.sequence.token_ids)
             if part.running and code == abi.DECODE_OK:

@@ -65,6 +65,7 @@ class Pass:
     jobs: int
     tokens: int
     is_reading: bool  # several tokens of a job, or a prompt: more than the answers' next tokens
+    read_tokens: int  # those of `tokens` behind which nothing is drawn
     takes_likeliest: bool  # all who draw do
 
     @property
@@ -93,5 +94,6 @@ def make_pass(
         jobs=len(chosen),
         tokens=sum(chunk.count for _, chunk in chosen),
         is_reading=is_reading,
+        read_tokens=sum(chunk.count - chunk.is_last for _, chunk in chosen),
         takes_likeliest=all(running.sampler.is_argmax for running, _ in chosen),
     )
