@@ -1,10 +1,15 @@
 """Addresses: where a server listens, and the URL at which it is reached from here."""
 
 import urllib.parse
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rbee.cli.endings import UsageError
+from rbee.cli.options import At
+
+if TYPE_CHECKING:
+    from rbee.config import Config
 
 CONFIG_FILE: Final = Path("rbee.toml")
 DEFAULT_URL: Final = "http://127.0.0.1:7233"
@@ -24,21 +29,40 @@ def url_of_bind(bind: str, *, is_tls: bool = False) -> str:
     return Bind(_WILDCARDS.get(listens.host, listens.host), listens.port, is_tls).url
 
 
-def server_url(url: str | None) -> str:
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is reached, and how it proves to be the one."""
+
+    url: str
+    ca_file: Path | None = None  # whose certificates are trusted; None: those of this system
+    own_certificate_file: Path | None = None  # only this one is, whatever name it is for
+
+
+def server_address(at: At) -> Address:
     """Which server a command talks to: ``--url``, else `rbee.toml`'s here, else the default.
 
     Raises:
       UsageError: the URL is none.
       ConfigError: the file is there and cannot be used.
     """
-    if url is not None:
-        return _checked_url(url)
+    if at.url is not None:
+        return Address(_checked_url(at.url), at.ca_file)
     if not CONFIG_FILE.exists():
-        return DEFAULT_URL
+        return Address(DEFAULT_URL, at.ca_file)
     from rbee.config import load_config
 
-    config = load_config(CONFIG_FILE)
-    return url_of_bind(config.server.bind, is_tls=config.tls.is_on)
+    return address_of(load_config(CONFIG_FILE), at.ca_file)
+
+
+def address_of(config: "Config", ca_file: Path | None = None) -> Address:
+    """Where a server with that configuration is reached from this machine.
+
+    Its certificate is for the name by which others know it: here it is known by itself.
+    """
+    url = url_of_bind(config.server.bind, is_tls=config.tls.is_on)
+    if ca_file is not None or not config.tls.is_on:
+        return Address(url, ca_file)
+    return Address(url, own_certificate_file=Path(config.tls.certificate_file))
 
 
 def _checked_url(url: str) -> str:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
-from rbee.cli.address import server_url
+from rbee.cli.address import Address, server_address
 from rbee.cli.endings import UnreachableError, UsageError
-from rbee.cli.options import Url
+from rbee.cli.options import HERE, At
 from rbee.cli.terminal import is_terminal, put, show
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ PROMPT_BYTES_MAX: Final = 16 * 1024 * 1024  # of stdin; the server's own limit i
 
 def chat(
     *prompt: str,
-    url: Url = None,
+    at: At = HERE,
     model: Annotated[str | None, Parameter(name=["--model", "-m"])] = None,
     system: str | None = None,
     temperature: float | None = None,
@@ -40,7 +40,7 @@ def chat(
     """
     from rbee.cli.conversation import Conversation
 
-    address = server_url(url)
+    address = server_address(at)
     if temperature is not None and not 0 <= temperature <= 2:
         raise UsageError(f"--temperature must be from 0 to 2, got {temperature}")
     if max_tokens is not None and max_tokens < 1:
@@ -64,12 +64,12 @@ def chat(
     return 0
 
 
-def _answer_once(url: str, conversation: "Conversation", asked: str) -> None:
+def _answer_once(address: Address, conversation: "Conversation", asked: str) -> None:
     from rbee.cli.server import Server
 
     last = ""
     try:
-        with Server(url) as server:
+        with Server(address) as server:
             for piece in server.stream_chat(conversation.body(asked)):
                 show(piece)
                 last = piece or last
@@ -79,13 +79,13 @@ def _answer_once(url: str, conversation: "Conversation", asked: str) -> None:
             put("")
 
 
-def _first_model(url: str) -> str:
+def _first_model(address: Address) -> str:
     from rbee.cli.server import Server
 
-    with Server(url) as server:
+    with Server(address) as server:
         names = server.models()
     if not names:
-        raise UnreachableError(f"the server at {url} has no model to talk to")
+        raise UnreachableError(f"the server at {address.url} has no model to talk to")
     return names[0]
 
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from rbee.cli.address import Address
 from rbee.cli.endings import RefusedError, UnreachableError
 from rbee.cli.server import Server
 from rbee.cli.terminal import printable_line, put, show
@@ -59,7 +60,7 @@ class Conversation:
             self.turns += [Turn("user", asked), Turn("assistant", answer)]
 
 
-def converse(url: str, conversation: Conversation) -> int:
+def converse(address: Address, conversation: Conversation) -> int:
     """Read and answer until the operator leaves.
 
     Returns:
@@ -67,7 +68,8 @@ def converse(url: str, conversation: Conversation) -> int:
     """
     with contextlib.suppress(ImportError):  # an interpreter without it lacks arrow keys only
         importlib.import_module("readline")  # `input` takes it from there
-    put(f"{printable_line(conversation.model)} at {url}. /help shows what else you can type.")
+    model = printable_line(conversation.model)
+    put(f"{model} at {address.url}. /help shows what else you can type.")
     while True:
         try:
             typed = input("> ").strip()
@@ -85,7 +87,7 @@ def converse(url: str, conversation: Conversation) -> int:
         if not typed:
             continue
         try:
-            _act(url, conversation, typed)
+            _act(address, conversation, typed)
         except KeyboardInterrupt:
             put("\n(stopped)")
         except (RefusedError, UnreachableError) as error:
@@ -94,7 +96,7 @@ def converse(url: str, conversation: Conversation) -> int:
                 put("(/clear forgets the conversation so far)")
 
 
-def _act(url: str, conversation: Conversation, typed: str) -> None:
+def _act(address: Address, conversation: Conversation, typed: str) -> None:
     command, _, rest = typed.partition(" ")
     match command:
         case "/help":
@@ -106,18 +108,18 @@ def _act(url: str, conversation: Conversation, typed: str) -> None:
             conversation.system = rest.strip() or None
             put("(from the next answer on)")
         case "/model":
-            _choose_model(url, conversation, rest.strip())
+            _choose_model(address, conversation, rest.strip())
         case _ if command.startswith("/"):
             put(f"no command {printable_line(command)}; /help lists them")
         case _:
-            _answer(url, conversation, typed)
+            _answer(address, conversation, typed)
 
 
-def _answer(url: str, conversation: Conversation, asked: str) -> None:
+def _answer(address: Address, conversation: Conversation, asked: str) -> None:
     said: list[str] = []
     try:
         # A connection of its own for each answer: an interrupted one cannot be used again.
-        with Server(url) as server:
+        with Server(address) as server:
             for piece in server.stream_chat(conversation.body(asked)):
                 # Noted before it is shown: Ctrl-C may come once the operator has read it.
                 said.append(piece)
@@ -127,8 +129,8 @@ def _answer(url: str, conversation: Conversation, asked: str) -> None:
     put("")
 
 
-def _choose_model(url: str, conversation: Conversation, name: str) -> None:
-    with Server(url) as server:
+def _choose_model(address: Address, conversation: Conversation, name: str) -> None:
+    with Server(address) as server:
         names = server.models()
     if is_model_name(name) and name in names:
         conversation.model = name

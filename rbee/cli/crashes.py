@@ -4,13 +4,13 @@ import json as json_text
 from collections.abc import Sequence
 from typing import Any
 
-from rbee.cli.address import server_url
+from rbee.cli.address import server_address
 from rbee.cli.endings import UsageError
-from rbee.cli.options import Url
+from rbee.cli.options import HERE, At
 from rbee.cli.terminal import printable_line, put
 
 
-def list_crashes(*, url: Url = None, json: bool = False) -> int:
+def list_crashes(*, at: At = HERE, json: bool = False) -> int:
     """Show the crash reports that are kept, the newest first.
 
     Args:
@@ -18,7 +18,7 @@ def list_crashes(*, url: Url = None, json: bool = False) -> int:
     """
     from rbee.cli.server import Server, crash_rows
 
-    with Server(server_url(url)) as server:
+    with Server(server_address(at)) as server:
         answer = server.crashes()
     if json:
         put(json_text.dumps(answer))
@@ -29,7 +29,7 @@ def list_crashes(*, url: Url = None, json: bool = False) -> int:
     return 0
 
 
-def show(crash: str | None = None, /, *, url: Url = None, json: bool = False) -> int:
+def show(crash: str | None = None, /, *, at: At = HERE, json: bool = False) -> int:
     """Tell one crash report.
 
     Args:
@@ -38,7 +38,7 @@ def show(crash: str | None = None, /, *, url: Url = None, json: bool = False) ->
     """
     from rbee.cli.server import Server, crash_rows
 
-    with Server(server_url(url)) as server:
+    with Server(server_address(at)) as server:
         if crash is None:
             rows = crash_rows(server.crashes())
             if not rows:

@@ -1,7 +1,24 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
 
 from cyclopts import Parameter
 
-Url = Annotated[str | None, Parameter(help="Of the server; else as ./rbee.toml or the default.")]
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True)
+class At:
+    """Which server a command talks to."""
+
+    url: Annotated[
+        str | None, Parameter(help="Of the server; else as ./rbee.toml or the default.")
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        Parameter(help="Whose certificates to trust, in PEM form; else those of this system."),
+    ] = None
+
+
+HERE: Final = At()

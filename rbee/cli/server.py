@@ -1,12 +1,14 @@
 """A running rbee server, seen from the command line: the one file here that speaks HTTP."""
 
 import json
+import ssl
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, Self
 
 import httpx2
 import msgspec
 
+from rbee.cli.address import Address
 from rbee.cli.endings import RefusedError, UnreachableError, UsageError
 from rbee.ids import is_worker_id
 
@@ -60,14 +62,14 @@ class CrashRow(msgspec.Struct, frozen=True):
 class Server:
     """One server. Use as a context manager; make a new one after an interrupted answer."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, address: Address) -> None:
+        """Raises: UsageError: the certificates that it is to be known by cannot be read."""
+        self.url = address.url
         self._client = httpx2.Client(
             timeout=httpx2.Timeout(ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # A proxy of the environment must not come between us and loopback.
             trust_env=False,
-            # Making a TLS context takes 20 ms, and http needs none.
-            verify=url.startswith("https:"),
+            verify=_trust(address),
         )
 
     def __enter__(self) -> Self:
@@ -176,6 +178,12 @@ class Server:
             return UnreachableError(f"{self.url} went away in the middle of the answer: {error}")
         if isinstance(error, httpx2.ReadTimeout):
             return UnreachableError(f"{self.url} takes connections, but does not answer")
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            why = str(error).partition("CERTIFICATE_VERIFY_FAILED] ")[2].partition(" (")[0]
+            return UnreachableError(
+                f"the certificate of {self.url} proves nothing: {why or error}; name whom to trust"
+                " with --ca-file"
+            )
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout):
             return UnreachableError(
                 f"no rbee server answers at {self.url}: start one with `rbee serve`"
@@ -193,6 +201,27 @@ class Server:
             f"{self.url} does not answer as rbee does: "
             f"{response.request.method} {response.request.url.path} gave {response.status_code}"
         )
+
+
+def _trust(address: Address) -> ssl.SSLContext | bool:
+    """How the server proves to be the one. Making a context takes 20 ms, and http needs none."""
+    if not address.url.startswith("https:"):
+        return False
+    file = address.ca_file or address.own_certificate_file
+    if file is None:
+        return True
+    try:
+        if address.ca_file is not None:
+            return ssl.create_default_context(cafile=str(file))
+        # The first is the server's own. Those behind it have signed others', too.
+        own = file.read_text("latin-1").partition(ssl.PEM_FOOTER)
+        context = ssl.create_default_context(cadata=ssl.PEM_cert_to_DER_cert("".join(own[:2])))
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or "expected certificates in PEM form"
+        raise UsageError(f"{file}: {problem}") from error
+    context.check_hostname = False
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    return context
 
 
 def worker_rows(answer: Json) -> list[WorkerRow]:

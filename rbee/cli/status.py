@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rbee.cli.address import server_url
+from rbee.cli.address import Address, server_address
 from rbee.cli.endings import NOT_WELL, RefusedError, UnreachableError
-from rbee.cli.options import Url
+from rbee.cli.options import HERE, At
 from rbee.cli.terminal import is_terminal, printable_line, put
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ class Look:
         return 0 if self.readiness == "ok" else NOT_WELL
 
 
-def status(*, url: Url = None, watch: bool = False, json: bool = False) -> int:
+def status(*, at: At = HERE, watch: bool = False, json: bool = False) -> int:
     """Show the workers, and whether the server is ready.
 
     Args:
       watch: Look again each second, until Ctrl-C; also over the server's own restarts.
       json: Print JSON, for programs; one line for each look.
     """
-    address = server_url(url)
+    address = server_address(at)
     if watch:
         _watch(address, _as_json if json else None)
     look = _look(address)
@@ -52,28 +52,29 @@ def status(*, url: Url = None, watch: bool = False, json: bool = False) -> int:
     return look.exit_code
 
 
-def _look(url: str) -> Look:
+def _look(address: Address) -> Look:
     from rbee.cli.server import Server
 
-    with Server(url) as server:
-        return Look(url, server.readiness(), server.workers())
+    with Server(address) as server:
+        return Look(address.url, server.readiness(), server.workers())
 
 
-def _watch(url: str, as_line: Callable[[Look], str] | None) -> None:
+def _watch(address: Address, as_line: Callable[[Look], str] | None) -> None:
     """Look each second until Ctrl-C; says so when the server is away."""
     if as_line is None and is_terminal(sys.stdout):
-        _watch_live(url)
+        _watch_live(address)
     while True:
         began_s = time.monotonic()
         try:
-            look = _look(url)
+            look = _look(address)
             put(as_line(look) if as_line else _shown(look) + "\n")
         except (UnreachableError, RefusedError) as error:
-            put(json_text.dumps({"url": url, "error": str(error)}) if as_line else f"{error}\n")
+            away = {"url": address.url, "error": str(error)}
+            put(json_text.dumps(away) if as_line else f"{error}\n")
         _wait_next(began_s)
 
 
-def _watch_live(url: str) -> None:
+def _watch_live(address: Address) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -83,7 +84,7 @@ def _watch_live(url: str) -> None:
         while True:
             began_s = time.monotonic()
             try:
-                picture = _coloured(_look(url), console.width)
+                picture = _coloured(_look(address), console.width)
                 seen_s = began_s
             except (UnreachableError, RefusedError) as error:
                 picture = _absence(str(error), began_s - seen_s)

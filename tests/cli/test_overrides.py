@@ -9,10 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.cli.address import server_url, url_of_bind
+from rbee.cli.address import Address, address_of, server_address, url_of_bind
 from rbee.cli.effective_config import apply_overrides, as_toml, configuration
+from rbee.cli.options import HERE, At
 from rbee.cli.terminal import printable, printable_line
-from rbee.config import Config, LogConfig, ModelConfig, ServerConfig, SyntheticConfig, parse_config
+from rbee.config import (
+    Config,
+    LogConfig,
+    ModelConfig,
+    ServerConfig,
+    SyntheticConfig,
+    TlsConfig,
+    parse_config,
+)
 from rbee.errors import ConfigError
 from tests.cli.running import run_rbee
 
@@ -85,9 +94,18 @@ def test_url_that_is_given_goes_before_a_broken_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("rbee.toml").write_text("nonsense")
-    assert server_url("https://box:443/v1/") == "https://box:443"
+    given = server_address(At(url="https://box:443/v1/", ca_file=Path("ca.pem")))
+    assert given == Address("https://box:443", Path("ca.pem"))
     with pytest.raises(ConfigError, match=r"^rbee\.toml: "):
-        server_url(None)
+        server_address(HERE)
+
+
+def test_a_server_under_tls_is_known_by_its_own_certificate_unless_told_otherwise() -> None:
+    tls = TlsConfig(certificate_file="/etc/own.pem", key_file="/etc/key.pem")
+    config = Config(server=ServerConfig(bind="0.0.0.0:443"), tls=tls)
+    here = "https://127.0.0.1:443"
+    assert address_of(config) == Address(here, own_certificate_file=Path("/etc/own.pem"))
+    assert address_of(config, Path("ca.pem")) == Address(here, Path("ca.pem"))
 
 
 @given(

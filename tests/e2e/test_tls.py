@@ -16,6 +16,7 @@ import httpx2
 import pytest
 
 from tests.certificates import Pair, make_pair, needs_openssl
+from tests.cli.running import run_rbee
 from tests.e2e.server import Server, serving, synthetic_config, wait_until
 
 pytestmark = needs_openssl
@@ -73,6 +74,33 @@ def test_both_faces_answer_under_tls_and_the_url_says_so(box: TlsServer) -> None
     with pytest.raises(httpx2.HTTPError):
         httpx2.get(box.server.url.replace("https:", "http:") + "/health/live", timeout=5)
     box.server.wait_event("tls_failed", 10, reason="HTTP_REQUEST")
+
+
+def test_commands_reach_it_by_its_certificate_and_trust_no_other(
+    box: TlsServer, tmp_path: Path
+) -> None:
+    url = box.server.url
+    other = make_pair(tmp_path / "other")
+    unknown = run_rbee("status", "--url", url, cwd=tmp_path)
+    wrong = run_rbee("status", "--url", url, "--ca-file", str(other.certificate), cwd=tmp_path)
+    none = run_rbee("status", "--url", url, "--ca-file", "none.pem", cwd=tmp_path)
+    right = run_rbee("status", "--url", url, "--ca-file", str(box.pair.certificate), cwd=tmp_path)
+    assert (unknown.returncode, wrong.returncode, none.returncode) == (69, 69, 64)
+    assert "proves nothing" in unknown.stderr
+    assert "none.pem: No such file or directory" in none.stderr
+    assert (right.returncode, url in right.stdout) == (0, True)
+
+    # Without --url: the server of ./rbee.toml, by the certificate that stands there.
+    port = url.rpartition(":")[2]
+    head = f'[server]\nbind = "127.0.0.2:{port}"\n'  # no name of the certificate
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "rbee.toml").write_text(head + box.pair.toml())
+    away = run_rbee("workers", "list", cwd=folder)
+    assert "no rbee server answers" in away.stderr  # but it was asked under TLS
+    (folder / "rbee.toml").write_text(head.replace("127.0.0.2", "127.0.0.1") + box.pair.toml())
+    asked = run_rbee("chat", "count", "--max-tokens", "3", cwd=folder)
+    assert asked.stdout.split() == ["0", "1", "2"]
 
 
 def test_a_new_certificate_is_shown_after_sighup_and_a_running_stream_goes_on(

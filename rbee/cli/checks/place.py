@@ -127,11 +127,12 @@ def judge_bind_error(bind: str, port: int, url: str, error: OSError) -> Finding:
 
 def _is_rbee(url: str) -> bool:
     """Whether what listens there answers as rbee does."""
+    from rbee.cli.address import Address
     from rbee.cli.endings import UnreachableError
     from rbee.cli.server import Server
 
     try:
-        with Server(url) as server:
+        with Server(Address(url)) as server:
             server.readiness()
     except UnreachableError:
         return False
