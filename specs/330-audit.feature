@@ -56,6 +56,7 @@ Feature: The audit log
       | cuts off the last 2 entries               | one before last    | cut_off   |
       | puts another log in place of the first file | of the second file | unlinked  |
       | puts all files back to an older state     | after the old ones | cut_off   |
+      | puts all files and the anchor back to an older state | after the old ones | cut_off |
 
   Scenario: Who rewrites the end of a sealed log without its secret is found at the first entry
     Given a sealed audit log, whose server was stopped

@@ -129,7 +129,10 @@ def read_line(line: bytes) -> Line | None:
     body = rest + b"}"
     try:
         entry = _decode_body(body)
+        bytes(entry.details).decode()  # the decoder looks at what it keeps raw as JSON only
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if not bytes(entry.details).startswith(b"{"):
         return None
     return Line(body, body_hash, seal, entry)
 

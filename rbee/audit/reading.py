@@ -16,6 +16,7 @@ from rbee.audit.chain import Head
 from rbee.audit.files import LOCK_NAME, READ_FLAGS, log_files
 from rbee.audit.place import Place
 from rbee.audit.verify import READ_LINE_BYTES, Verdict, Verifier
+from rbee.audit.witness import Witness
 from rbee.errors import AuditError
 
 LOCK_TIMEOUT_S: Final = 5.0
@@ -46,6 +47,8 @@ class Snapshot:
     parts: Sequence[_Part]
     anchor: Anchor | None
     anchor_problem: str  # why there is an anchor, but not to be read
+    witness: Anchor | None  # the anchor that the store keeps
+    witness_problem: str  # why the store cannot be asked
 
     def lines(self, part: _Part) -> Iterator[bytes]:
         """The lines of a file, with their newlines; one too long comes in pieces."""
@@ -92,13 +95,15 @@ def open_log(place: Place) -> Iterator[Snapshot]:
       AuditError: there is none, or it cannot be read.
     """
     folder, anchor, problem = place.folder, None, ""
-    with contextlib.ExitStack() as stack:
+    witness = Witness(place.store)
+    with contextlib.ExitStack() as stack, contextlib.closing(witness):
         try:
             with _shared_lock(folder):
                 try:
                     anchor = read_anchor(place.anchor)
                 except AnchorError as error:
                     problem = str(error)
+                witnessed = witness.anchor()
                 parts = [_open_part(path, stack) for path in log_files(folder)]
         except FileNotFoundError as error:
             raise AuditError(f"{folder}: there is no audit log") from error
@@ -106,7 +111,7 @@ def open_log(place: Place) -> Iterator[Snapshot]:
             raise AuditError(f"{folder} cannot be read: {error.strerror or error}") from error
         if not parts and anchor is None and not problem:
             raise AuditError(f"{folder}: there is no audit log")
-        yield Snapshot(parts, anchor, problem)
+        yield Snapshot(parts, anchor, problem, witnessed, witness.problem)
 
 
 def verify(
@@ -121,16 +126,19 @@ def verify(
       AuditError: there is none, or it cannot be read.
     """
     with open_log(place) as log:
-        verifier = Verifier(log.anchor, keys, pins, log.anchor_problem, accepted)
+        anchors = log.anchor, log.witness
+        verifier = Verifier(anchors, keys, pins, log.anchor_problem, accepted)
         try:
             for part in log.parts:
                 verifier.begin_file(part.name)
                 for line in log.lines(part):
                     if not verifier.take(line):
-                        return verifier.finish()
+                        break
+                if verifier.is_flawed:
+                    break
         except OSError as error:
             raise AuditError(f"{place.folder} cannot be read: {error.strerror}") from error
-        return verifier.finish()
+        return replace(verifier.finish(), witness_problem=log.witness_problem)
 
 
 def _open_part(path: Path, stack: contextlib.ExitStack) -> _Part:

@@ -4,7 +4,8 @@ Rule 1: one call of `append` is all or nothing, as far as the disk lets it: what
         a batch that failed is cut off again, or else found as a torn line by the next.
 Rule 2: several processes may write one log, each in its turn under the lock. Who finds the log
         other than he left it takes it up anew.
-Rule 3: the anchor never promises what is not on the disk: sync first, then anchor.
+Rule 3: the anchor never promises what is not on the disk: sync first, then anchor, then tell the
+        store.
 """
 
 import contextlib
@@ -38,6 +39,7 @@ from rbee.audit.files import (
 )
 from rbee.audit.place import Place
 from rbee.audit.takeup import take_up
+from rbee.audit.witness import Witness
 from rbee.config import AuditConfig
 
 # Whoever holds the lock for so long is stopped or stuck; ours are done in milliseconds.
@@ -86,6 +88,7 @@ class Trail:
         self._config = config
         self._key = key
         self._disk = disk or RealDisk()
+        self._witness = Witness(place.store)
         self._clock = unix_clock
         self._lock_fd = -1
         self._current: _Current | None = None
@@ -155,6 +158,20 @@ class Trail:
                 self._write_anchor(self._head)
             self._anchored = self._head
 
+    def tell_witness(self) -> str:
+        """Have the store keep the anchor as well.
+
+        Returns:
+          Why it cannot; "": it does, or there is no store or no anchor.
+        """
+        try:
+            anchor = read_anchor(self._anchor_path)
+        except AnchorError as error:
+            return str(error)
+        if anchor is not None:
+            self._witness.tell(anchor)
+        return self._witness.problem
+
     def rotate_soon(self, reason: str) -> None:
         self._fresh = self._fresh or reason
 
@@ -165,6 +182,10 @@ class Trail:
 
     def close(self) -> None:
         """Let go of the files. What is not synced may be lost."""
+        self._witness.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._current is not None:
             os.close(self._current.descriptor)
             self._current = None
@@ -176,8 +197,8 @@ class Trail:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        if self._lock_fd >= 0 and os.fstat(self._lock_fd).st_nlink == 0:
-            self.close()  # somebody has taken the folder away
+        if self._lock_fd >= 0 and not _is_at(self._lock_fd, self.folder / LOCK_NAME):
+            self._let_go()  # somebody has taken the folder away
         if self._lock_fd < 0:
             self._disk.make_folder(self.folder)
             self._lock_fd = self._disk.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
@@ -224,12 +245,15 @@ class Trail:
             return False
         found = os.fstat(self._current.descriptor)
         is_whole = found.st_size == self._current.size and found.st_nlink == 1
-        return is_whole and self._read_hint() == self._hint(self._head)
+        is_there = is_whole and _is_at(self._current.descriptor, self._current.path)
+        return is_there and self._read_hint() == self._hint(self._head)
 
     def _known(self) -> Head | None:
-        """The last entry that there must be, by the anchor and by what we wrote ourselves."""
-        anchor = self._read_anchor()
-        heads = [head for head in (self._head, anchor.head if anchor else None) if head]
+        """The last entry that there must be, by the anchors and by what we wrote ourselves."""
+        anchors = (self._read_anchor(), self._witness.anchor())
+        heads = [anchor.head for anchor in anchors if anchor is not None]
+        if self._head is not None:
+            heads.append(self._head)
         return max(heads, key=lambda head: head.seq) if heads else None
 
     def _read_anchor(self) -> Anchor | None:
@@ -319,7 +343,8 @@ class Trail:
             return self._fresh
         if self._current.size >= self._config.file_bytes_max:
             return "size"
-        is_old = self._clock() - self._current.begun_s >= self._config.file_age_s
+        # Either way: a file that was begun while the clock was ahead would stay for ever.
+        is_old = abs(self._clock() - self._current.begun_s) >= self._config.file_age_s
         return "age" if is_old else ""
 
     def _rotate(self, reason: str) -> None:
@@ -348,3 +373,11 @@ class Trail:
 
     def _note(self, details: Details, outcome: Outcome = Outcome.SUCCESS) -> Note:
         return Note(details, ACTOR, outcome, None, int(self._clock() * 1e9))
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether that path still leads to the file that is open."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.lstat())
+    except FileNotFoundError:
+        return False

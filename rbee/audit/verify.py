@@ -56,12 +56,15 @@ class Verdict:
     last: Head | None
     sealed: int  # entries whose seal was checked
     flaw: Flaw | None
+    witnessed_seq: int = 0  # the last entry that the store knows of; 0: none
+    witness_problem: str = ""  # why the store could not be asked
 
 
 class Verifier:
     """Goes through a log, line by line, to the first flaw.
 
     Args:
+      anchors: that of the file, and that of the store, if they are there.
       keys: that may have sealed it; none: seals are not looked at.
       pins: entries that are known from elsewhere.
       anchor_problem: why there is no anchor, though there is a file for it.
@@ -70,19 +73,23 @@ class Verifier:
 
     def __init__(
         self,
-        anchor: Anchor | None,
+        anchors: tuple[Anchor | None, Anchor | None],
         keys: Sequence[bytes] = (),
         pins: Iterable[Head] = (),
         anchor_problem: str = "",
         accepted: Iterable[int] = (),
     ) -> None:
-        self._anchor = anchor
+        self._anchor, self._witness = anchor, witness = anchors
         self._anchor_problem = anchor_problem
         self._accepted = frozenset(accepted)
         self._damaged: Flaw | None = None
         self._keys = keys
         self._pins = {pin.seq: pin.hash for pin in pins}
-        self._anchored = {} if anchor is None else {anchor.seq: anchor.hash}
+        self._known = [
+            ("the anchor knows", {} if anchor is None else {anchor.seq: anchor.hash}),
+            ("the store knows", {} if witness is None else {witness.seq: witness.hash}),
+            ("you know", self._pins),
+        ]
         self._entries = 0
         self._first_seq = 0
         self._seq = 0
@@ -124,7 +131,10 @@ class Verifier:
         if self._flaw is None:
             self._flaw = self._judge_end()
         last = Head(self._seq, self._hash) if self._entries else None
-        return Verdict(self._entries, self._first_seq, last, self._sealed, self._flaw)
+        witnessed_seq = 0 if self._witness is None else self._witness.seq
+        return Verdict(
+            self._entries, self._first_seq, last, self._sealed, self._flaw, witnessed_seq
+        )
 
     def _follows(self, line: Line) -> bool:
         entry = line.entry
@@ -156,11 +166,11 @@ class Verifier:
 
     def _is_known(self, line: Line) -> bool:
         """Whether it is the one that the anchor, or somebody else, knows under its number."""
-        for where, known in (("the anchor", self._anchored), ("you", self._pins)):
+        for who_knows, known in self._known:
             expected = known.get(line.entry.seq, line.hash)
             if expected != line.hash:
-                what = f"{where} knows another: it, or one before it, was rewritten"
-                return self._bad(FlawKind.REPLACED, what.replace("you knows", "you know"))
+                what = f"{who_knows} another: it, or one before it, was rewritten"
+                return self._bad(FlawKind.REPLACED, what)
         return True
 
     def _is_sealed(self, line: Line) -> bool:
@@ -195,6 +205,9 @@ class Verifier:
             self._bad(FlawKind.CUT_OFF, what)
         elif self._sealed and anchor.seq and not any(map(anchor.is_sealed_by, self._keys)):
             self._bad(FlawKind.BAD_ANCHOR, "the anchor's seal is not of this secret")
+        elif self._witness is not None and self._seq < self._witness.seq:
+            what = f"the log ends with entry {self._seq}, and the store knows {self._witness.seq}"
+            self._bad(FlawKind.CUT_OFF, what)
         elif late := [seq for seq in self._pins if seq > self._seq]:
             self._bad(FlawKind.CUT_OFF, f"the log ends with entry {self._seq}, and had {max(late)}")
         return self._flaw or self._damaged

@@ -42,6 +42,9 @@ CLOSE_TIMEOUT_S: Final = 3.0
 # A disk that takes longer for one call is told as failing.
 SLOW_DISK_S: Final = 5.0
 
+# The store is told the anchor so seldom: whoever watches it for changes sees each.
+WITNESS_S: Final = 10.0
+
 # With less than either left, the disk is low: a warning, while there is still time.
 LOW_PART: Final = 0.1
 LOW_BYTES: Final = 1 << 30
@@ -92,6 +95,8 @@ class AuditWriter:
         self._is_low = False
         self._disk_since_s: float | None = None
         self._unsafe_since_s: float | None = None  # something was written, not synced
+        self._witness_at_s: float | None = 0.0  # when the store is to be told; None: it knows
+        self._witness_trouble = ""
         self._is_closing = False
         self._has_ended = False
         self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
@@ -231,9 +236,10 @@ class AuditWriter:
     def _idle_s(self) -> float | None:
         if self._trouble:
             return RETRY_S
-        if self._unsafe_since_s is None:
-            return None
-        return max(0.0, self._unsafe_since_s + self._sync_s - time.monotonic())
+        due_s = [] if self._witness_at_s is None else [self._witness_at_s]
+        if self._unsafe_since_s is not None:
+            due_s.append(self._unsafe_since_s + self._sync_s)
+        return max(0.0, min(due_s) - time.monotonic()) if due_s else None
 
     def _write_out(self) -> None:
         """Write all that is held. After trouble, see whether writing goes at all."""
@@ -270,16 +276,36 @@ class AuditWriter:
 
     def _make_safe(self) -> None:
         """Sync and anchor when it is due: at once when somebody waited, and nobody does now."""
+        if self._is_anchor_due():
+            self._trail.sync()
+            self._trail.anchor()
+            self._unsafe_since_s = None
+            if self._witness_at_s is None:
+                self._witness_at_s = time.monotonic() + WITNESS_S
+            self._look_at_disk()
+        self._tell_witness()
+
+    def _is_anchor_due(self) -> bool:
         if self._unsafe_since_s is None:
-            return
+            return False
         is_due = time.monotonic() >= self._unsafe_since_s + self._sync_s
         is_idle = self._trail.is_synced and not self._waiting
-        if not (is_due or is_idle or self._is_closing or self._trouble):
+        return is_due or is_idle or self._is_closing or bool(self._trouble)
+
+    def _tell_witness(self) -> None:
+        """Tell the store when it is due, and at the end. Trouble with it is logged, no more."""
+        if self._witness_at_s is None:
             return
-        self._trail.sync()
-        self._trail.anchor()
-        self._unsafe_since_s = None
-        self._look_at_disk()
+        if time.monotonic() < self._witness_at_s and not self._is_closing:
+            return
+        problem = self._trail.tell_witness()
+        self._witness_at_s = time.monotonic() + WITNESS_S if problem else None
+        if problem and not self._witness_trouble:
+            self._log.warning(
+                "audit_unwitnessed", problem=problem,
+                effect="older files put back with their anchor would not be noticed",
+            )  # fmt: skip
+        self._witness_trouble = problem
 
     def _look_at_disk(self) -> None:
         free_bytes, size_bytes = self._trail.free_bytes()

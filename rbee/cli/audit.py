@@ -182,7 +182,15 @@ def _told(verdict: "Verdict", folder: str, has_secret: bool) -> list[str]:
     return [
         f"{folder}: good; entries {verdict.first_seq} to {verdict.last.seq}; {seals}",
         f"head {verdict.last.seq}:{verdict.last.hash}",
+        printable_line(_witnessed(verdict)),
     ]
+
+
+def _witnessed(verdict: "Verdict") -> str:
+    if verdict.witnessed_seq:
+        return f"the store knows it up to entry {verdict.witnessed_seq}"
+    problem = f": {verdict.witness_problem}" if verdict.witness_problem else ""
+    return f"the store knows nothing of it{problem}; older files with their anchor would pass"
 
 
 def _shown(raw: bytes, as_json: bool) -> str:
@@ -195,7 +203,8 @@ def _shown(raw: bytes, as_json: bool) -> str:
     if as_json:
         return raw.decode()
     entry = line.entry
-    details = json_text.loads(bytes(entry.details))
+    # As they stand there: whoever forged a line may have put numbers there that Python refuses.
+    details = json_text.loads(bytes(entry.details), parse_int=str, parse_float=str)
     words = [f"{name}={_short(value)}" for name, value in details.items()]
     request = [entry.correlation_id] if entry.correlation_id else []
     what = [entry.time, f"{entry.seq:>6}", entry.event, entry.outcome, entry.actor]

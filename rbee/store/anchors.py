@@ -35,13 +35,15 @@ class Anchors:
         return AuditHead(seq=seq, hash=digest, first_seq=first_seq, seal=seal)
 
     def put(self, name: str, head: AuditHead) -> None:
-        """Set the anchor of that name.
+        """Set the anchor of that name, unless it is that of a later entry.
 
         Raises:
           StoreError: it could not be written.
         """
         with self._database.writing() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO anchors VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO anchors VALUES (?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+                " seq = excluded.seq, hash = excluded.hash, first_seq = excluded.first_seq,"
+                " seal = excluded.seal WHERE excluded.seq >= seq",
                 (name, head.seq, head.hash, head.first_seq, head.seal),
             )

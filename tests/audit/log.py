@@ -49,6 +49,7 @@ def write_log(
         trail.append([note(number)])
     trail.sync()
     trail.anchor()
+    assert not trail.tell_witness()
     trail.close()
     return place_in(state_dir)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from rbee.__main__ import main
-from rbee.audit.chain import SEAL_PURPOSE
+from rbee.audit.chain import SEAL_PURPOSE, finish_line, hash_of, read_line
 from rbee.audit.files import log_files
 from rbee.audit.place import Place
 from rbee.secret_files import Secret, derive_key
+from rbee.store import open_store
 from tests.audit.log import KEY, SMALL, entries, raw_lines, write_log
 
 Captured = pytest.CaptureFixture[str]
@@ -169,3 +170,42 @@ def test_tail_follows_from_file_to_file_until_it_is_interrupted(tmp_path: Path) 
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
         process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    "details",
+    [b'{"a":"\xff"}', b"[]", b'"text"', b"1e999", b'{"a":' + b"9" * 6000 + b"}", b'{"a":1e999}'],
+    ids=range(6),
+)
+def test_a_forged_line_hides_none_of_the_others(
+    details: bytes, capsys: Captured, tmp_path: Path
+) -> None:
+    place = write_log(tmp_path, 2)
+    first, second = raw_lines(place)
+    line = read_line(first[:-1])
+    assert line is not None
+    body = line.body.replace(bytes(line.entry.details), details)
+    forged = finish_line(body, hash_of(body), None)
+    log_files(place.folder)[0].write_bytes(first + forged + second)
+    code, out, _ = run(capsys, "tail", place.folder)
+    assert (code, len(out.splitlines())) == (0, 3)
+    code, out, err = run(capsys, "export", place.folder)
+    assert first.decode() in out
+    assert second.decode() in out
+    assert "Traceback" not in err
+    assert run(capsys, "verify", place.folder)[0] == 1
+
+
+def test_verify_tells_what_the_store_knows(capsys: Captured, tmp_path: Path) -> None:
+    place = write_log(tmp_path, 3)
+    _, out, _ = run(capsys, "verify", place.folder)
+    assert "the store knows nothing of it; older files with their anchor would pass" in out
+    place.store.write_bytes(b"no database")
+    place.store.chmod(0o600)
+    code, out, _ = run(capsys, "verify", place.folder)
+    assert (code, "the store knows nothing of it: the store" in out) == (0, True)
+    place.store.unlink()
+    open_store(place.store).close()  # type: ignore[union-attr]
+    write_log(tmp_path, 1)
+    code, out, _ = run(capsys, "verify", place.folder)
+    assert (code, "the store knows it up to entry 4" in out) == (0, True)

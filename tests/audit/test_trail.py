@@ -365,3 +365,32 @@ def test_a_file_that_ends_in_no_line_at_all_is_damage(tmp_path: Path) -> None:
     flaw = verify(place).flaw
     assert flaw is not None
     assert (flaw.kind, flaw.seq) == (FlawKind.MALFORMED, 3)
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_a_log_that_was_moved_away_is_missed_at_the_next_entry(what: str, tmp_path: Path) -> None:
+    trail = trail_in(tmp_path)
+    trail.append([note(1)])
+    place = place_in(tmp_path)
+    [file] = log_files(place.folder)
+    if what == "folder":
+        place.folder.rename(tmp_path / "elsewhere")
+    else:
+        file.rename(place.folder / "elsewhere")
+    trail.append([note(2)])
+    trail.close()
+    assert events(place) == ["audit.damaged", "limit.exceeded"]
+    assert numbers(place) == [2]
+
+
+def test_a_clock_that_was_far_ahead_does_not_keep_a_file_for_ever(tmp_path: Path) -> None:
+    clock = Clock()
+    clock.now_s += 10 * 366 * 86_400
+    trail = Trail(place_in(tmp_path), AuditConfig(), None, unix_clock=clock)
+    trail.append([note(1)])
+    clock.now_s -= 10 * 366 * 86_400
+    trail.append([note(2)])
+    trail.append([note(3)])
+    trail.close()
+    assert len(log_files(place_in(tmp_path).folder)) == 2
+    assert numbers(place_in(tmp_path)) == [1, 2, 3]

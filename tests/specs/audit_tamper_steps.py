@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rbee.audit.files import log_files
 from rbee.audit.place import place_in
+from rbee.store import open_store
 from tests.audit.log import entries, raw_lines, write_log
 from tests.audit.test_tamper import rewrite, sizes_of, spread
 from tests.e2e.server import Server
@@ -34,6 +35,9 @@ def finished_log() -> Path:
     """A log of several files by a real server, made once; an older state of it lies beside it."""
     directory = Path(tempfile.mkdtemp(prefix="rbee-audit-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    store = open_store(place_in(directory / "state").store)
+    assert store is not None
+    store.close()
     for name, requests in (("then", 12), ("now", 6)):
         server = Server(directory, config(directory, "file_bytes_max = 4096"))
         try:
@@ -102,6 +106,12 @@ def when_replaced(world: World) -> None:
 def when_rolled_back(world: World) -> None:
     shutil.rmtree(place(world).folder)
     shutil.copytree(finished_log() / "then" / "audit", place(world).folder)
+
+
+@step(r"somebody puts all files and the anchor back to an older state")
+def when_rolled_back_with_anchor(world: World) -> None:
+    when_rolled_back(world)
+    shutil.copy(place_in(finished_log() / "then").anchor, place(world).anchor)
 
 
 @step(r"the first bad entry is found to be (?:entry )?(.+), since it is (\w+)")

@@ -194,12 +194,14 @@ def test_revoked_tokens_are_bounded(path: Path, monkeypatch: pytest.MonkeyPatch)
         store.revocations.add(RevokedToken(issuer="i", jti="b", expires_s=20), now_s=10)
 
 
-def test_an_anchor_is_replaced(path: Path) -> None:
+def test_an_anchor_is_replaced_by_a_later_one_alone(path: Path) -> None:
     with opened(path) as store:
         assert store.anchors.get("audit") is None
         store.anchors.put("audit", AuditHead(seq=1, hash="a", first_seq=1))
         last = AuditHead(seq=2, hash="b", first_seq=1, seal="c")
         store.anchors.put("audit", last)
+        assert store.anchors.get("audit") == last
+        store.anchors.put("audit", AuditHead(seq=1, hash="a", first_seq=1))
         assert store.anchors.get("audit") == last
 
 
