@@ -9,11 +9,14 @@ Rule 3: whoever logs never waits: a reader of stderr that stalls, or a full disk
 import atexit
 import contextlib
 import io
+import json
 import os
 import queue
 import sys
 import threading
 import time
+import traceback
+from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TextIO, cast
 
 import msgspec
@@ -36,6 +39,8 @@ CLOSE_TIMEOUT_S: Final = 1.0
 
 _STDERR: Final = 2
 
+_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
 
 class Log(Protocol):
     """What the rest of rbee uses of a logger."""
@@ -54,17 +59,20 @@ class LineWriter(io.TextIOBase):
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._waiting: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._dropped = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
     def write(self, text: str) -> int:
+        self.write_line(text.encode("utf-8", "replace"))
+        return len(text)
+
+    def write_line(self, line: bytes) -> None:
         if self._waiting.qsize() < WAITING_LINES_MAX:
-            self._waiting.put(text)
+            self._waiting.put(line)
         else:
             self._dropped += 1
-        return len(text)
 
     @property
     def waiting(self) -> int:
@@ -86,18 +94,17 @@ class LineWriter(io.TextIOBase):
                 while lines[-1] is not None and len(lines) < BATCH_LINES_MAX:
                     lines.append(self._waiting.get_nowait())
             is_open = lines[-1] is not None
-            text = "".join(line for line in lines if line is not None)
-            if not self._write_all(text):
-                lost += text.count("\n")
+            data = b"".join(line for line in lines if line is not None)
+            if not self._write_all(data):
+                lost += data.count(b"\n")
             # Only `write` adds to the count and only this thread remembers what it has told.
             gone = self._dropped + lost
-            notice = f'{{"event": "log_lines_dropped", "lines": {gone - told}}}\n'
+            notice = b'{"event": "log_lines_dropped", "lines": %d}\n' % (gone - told)
             if gone > told and self._write_all(notice):
                 told = gone
 
-    def _write_all(self, text: str) -> bool:
+    def _write_all(self, data: bytes) -> bool:
         """False: the reader is gone, or the disk is full. Of the lines some may have left."""
-        data = text.encode("utf-8", "replace")
         try:
             while data:
                 data = data[os.write(self._descriptor, data) :]
@@ -106,42 +113,83 @@ class LineWriter(io.TextIOBase):
         return True
 
 
+class JsonLog:
+    """Writes each event as one line of JSON. A request has such a line, so it is to be cheap."""
+
+    def __init__(self, writer: LineWriter, level: int) -> None:
+        self._writer = writer
+        self._level = level
+
+    def debug(self, event: str, **fields: Any) -> None:  # noqa: ANN401
+        if self._level <= _LEVELS["debug"]:
+            self._tell(event, "debug", fields)
+
+    def info(self, event: str, **fields: Any) -> None:  # noqa: ANN401
+        if self._level <= _LEVELS["info"]:
+            self._tell(event, "info", fields)
+
+    def warning(self, event: str, **fields: Any) -> None:  # noqa: ANN401
+        if self._level <= _LEVELS["warning"]:
+            self._tell(event, "warning", fields)
+
+    def error(self, event: str, **fields: Any) -> None:  # noqa: ANN401
+        self._tell(event, "error", fields)
+
+    def _tell(self, event: str, level: str, fields: dict[str, Any]) -> None:
+        fields["event"] = event
+        fields["level"] = level
+        fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        if "exc_info" in fields and (exception := _describe(fields.pop("exc_info"))):
+            fields["exception"] = exception
+        self._writer.write_line(_to_json(fields) + b"\n")
+
+
+def _describe(exc_info: object) -> str:
+    """The traceback of an exception, or of the one that is being handled."""
+    if not exc_info:
+        return ""
+    bug = exc_info if isinstance(exc_info, BaseException) else sys.exception()
+    return "" if bug is None else "".join(traceback.format_exception(bug)).rstrip("\n")
+
+
+def _to_json(fields: dict[str, Any]) -> bytes:
+    try:
+        return _encode(fields)
+    except UnicodeEncodeError:  # half a character, from somebody's file name
+        return json.dumps(fields, default=repr).encode()
+
+
 def open_log(config: LogConfig) -> Log:
     """Set up logging for this process.
 
     Raises:
       OSError: no thread can be started for it.
     """
-    import structlog  # noqa: PLC0415  # 130 ms that `rbee --help` need not pay
-
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     as_text = config.format == "text" or (config.format == "auto" and is_terminal)
-    shared: list[Any] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=not as_text),
-    ]
-    if as_text:
-        renderer: list[Any] = [_escape_controls, structlog.dev.ConsoleRenderer(colors=is_terminal)]
-    else:
-        renderer = [
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(_to_json),
-        ]
     with thread_refusals():
         writer = LineWriter(_STDERR)
     atexit.register(writer.close)
+    level = _LEVELS[config.level]
+    return _text_log(writer, level, has_colors=is_terminal) if as_text else JsonLog(writer, level)
+
+
+def _text_log(writer: LineWriter, level: int, *, has_colors: bool) -> Log:
+    import structlog  # noqa: PLC0415  # 130 ms that only a terminal need pay
+
     structlog.configure(
-        processors=[*shared, *renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[config.level]),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=False),
+            _escape_controls,
+            structlog.dev.ConsoleRenderer(colors=has_colors),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.WriteLoggerFactory(file=cast(TextIO, writer)),
         cache_logger_on_first_use=True,
     )
     log: Log = structlog.get_logger()
     return log
-
-
-def _to_json(event: object, **_options: object) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
 def _escape_controls(_logger: object, _method: str, event: Any) -> Any:  # noqa: ANN401

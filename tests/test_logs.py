@@ -7,10 +7,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rbee.logs import WAITING_LINES_MAX, LineWriter
+from rbee.logs import WAITING_LINES_MAX, JsonLog, LineWriter
 
 
 def read_all(descriptor: int, lines: list[str]) -> None:
@@ -82,6 +86,63 @@ def test_a_reader_that_is_gone_is_no_error() -> None:
     writer.write("nobody reads this\n")
     writer.close()
     os.close(write_fd)
+
+
+def written(tell: Callable[[JsonLog], None], level: int = 20) -> list[dict[str, Any]]:
+    read_fd, write_fd = os.pipe()
+    writer = LineWriter(write_fd)
+    tell(JsonLog(writer, level))
+    writer.close()
+    os.close(write_fd)
+    lines: list[str] = []
+    read_all(read_fd, lines)
+    return [json.loads(line) for line in lines]
+
+
+def test_an_event_is_one_line_of_json_with_its_time_in_utc() -> None:
+    [told] = written(lambda log: log.info("worker_ready", worker="m-0", path=Path("x"), load_s=1.5))
+    age = datetime.now(UTC) - datetime.fromisoformat(told.pop("timestamp"))
+    assert timedelta() <= age < timedelta(minutes=1)
+    assert told == {
+        "event": "worker_ready", "level": "info",
+        "worker": "m-0", "path": repr(Path("x")), "load_s": 1.5,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("level", [10, 20, 30, 40])
+def test_events_below_the_level_are_left_out(level: int) -> None:
+    def tell(log: JsonLog) -> None:
+        log.debug("a")
+        log.info("b")
+        log.warning("c")
+        log.error("d")
+
+    told = [(each["event"], each["level"]) for each in written(tell, level)]
+    everything = [("a", "debug"), ("b", "info"), ("c", "warning"), ("d", "error")]
+    assert told == everything[level // 10 - 1 :]
+
+
+def test_an_exception_is_told_with_its_place() -> None:
+    def tell(log: JsonLog) -> None:
+        try:
+            raise ValueError("the cause")  # noqa: TRY301
+        except ValueError as error:
+            log.error("handled", exc_info=True)  # noqa: G201  # no logger of logging
+            kept = error
+        log.error("later", exc_info=kept)
+        log.error("none", exc_info=True)  # noqa: LOG014  # that is the question
+
+    handled, later, none = written(tell)
+    for told in (handled, later):
+        assert told["exception"].startswith("Traceback (most recent call last):")
+        assert told["exception"].endswith("ValueError: the cause")
+        assert "exc_info" not in told
+    assert none.keys() == {"event", "level", "timestamp"}
+
+
+def test_half_a_character_is_no_error() -> None:
+    [told] = written(lambda log: log.info("found", path="a\udcffb", other=Path("x")))
+    assert told["path"] == "a\udcffb"
 
 
 @pytest.mark.parametrize("form", ["json", "text"])
