@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from rbee.errors import ConfigError
-from rbee.ids import is_model_name
+from rbee.ids import has_hidden, is_model_name
 
 CONFIG_BYTES_MAX: Final = 1024 * 1024
 REFERENCE_BYTES_MAX: Final = 512
@@ -157,8 +157,10 @@ class ModelConfig(Section, frozen=True):
     synthetic: SyntheticConfig = SyntheticConfig()
 
     def __post_init__(self) -> None:
-        if len(self.ref.encode()) > REFERENCE_BYTES_MAX:
-            raise ValueError(f"ref must be at most {REFERENCE_BYTES_MAX} bytes")
+        if not 1 <= len(self.ref.encode("utf-8", "replace")) <= REFERENCE_BYTES_MAX:
+            raise ValueError(f"ref must have at least 1 and at most {REFERENCE_BYTES_MAX} bytes")
+        if has_hidden(self.ref):
+            raise ValueError("ref must hold no control characters")
         if self.name and not is_model_name(self.name):
             raise ValueError("name may hold 128 letters, digits and '._:/-'")
 
@@ -223,25 +225,53 @@ def parse_config(text: str) -> Config:
     """
     try:
         table: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise ConfigError("nested too deep") from error
+    except ValueError as error:  # not TOML; or a number of thousands of digits
         raise ConfigError(str(error)) from error
     try:
-        return msgspec.convert(table, Config)
+        config = msgspec.convert(table, Config)
     except msgspec.ValidationError as error:
         raise ConfigError(_in_our_words(str(error))) from error
+    _refuse_hidden(table, "")
+    return config
+
+
+def _refuse_hidden(value: object, where: str) -> None:
+    """No text of a configuration may hold what its reader does not see.
+
+    Raises:
+      ConfigError: names the key.
+    """
+    match value:
+        case str() if has_hidden(value):
+            raise ConfigError(f"{where}: holds control characters, found {value!a}")
+        case dict():
+            for name, each in value.items():
+                _refuse_hidden(each, f"{where}.{name}".lstrip("."))
+        case list():
+            for number, each in enumerate(value):
+                _refuse_hidden(each, f"{where}[{number}]")
+
+
+# A key may hold anything, also what looks like the place that msgspec adds.
+_PROBLEM: Final = re.compile(
+    r"(?P<message>.*?)(?: - at `\$\.?(?P<where>[A-Za-z_.\[\]0-9]*)`)?", re.DOTALL
+)
 
 
 def _in_our_words(problem: str) -> str:
     """``msgspec``'s message with the key's path in front, and what was probably meant."""
-    message, _, path = problem.partition(" - at `")
-    where = path.rstrip("`").removeprefix("$").removeprefix(".") or "the file"
-    unknown = re.search(r"contains unknown field `(.*)`", message)
+    match = _PROBLEM.fullmatch(problem)
+    assert match is not None, "anything fits the message"
+    message, where = match["message"], match["where"] or "the file"
+    unknown = re.search(r"contains unknown field `(.*)`", message, re.DOTALL)
     if unknown is None:
         return f"{where}: {message}"
     known = sorted(_keys_at(where))
     close = difflib.get_close_matches(unknown[1], known, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
-    return f"{where}: unknown key {unknown[1]!r}{meant}"
+    return f"{where}: unknown key {unknown[1]!a}{meant}"
 
 
 _SECTIONS: Final[dict[str, type[Section]]] = {

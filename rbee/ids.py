@@ -13,9 +13,18 @@ WORKER_ID: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}", re.ASCII)
 
+# What a reader does not see, or sees elsewhere than it stands: C0, C1, marks of direction, and
+# Unicode's own ends of lines.
+_HIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
 
 # These ids name things and open nothing, so they need not come from the kernel one by one.
 _random: Final = random.Random(secrets.randbits(256))  # noqa: S311
+
+
+def has_hidden(text: str) -> bool:
+    """Whether it holds control characters, or such as turn the direction of what is read."""
+    return _HIDDEN.search(text) is not None
 
 
 def is_worker_id(text: str) -> bool:

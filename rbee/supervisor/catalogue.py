@@ -86,7 +86,7 @@ def _path(model: ModelConfig, name: str) -> Path:
     path = Path(model.ref.removeprefix("file:"))
     try:
         path = path.expanduser().absolute()
-        is_there = "\0" not in model.ref and path.exists()
+        is_there = path.exists()
     except (
         OSError,
         RuntimeError,

@@ -80,7 +80,7 @@ def test_an_engine_that_cannot_serve_the_files_is_an_error(
         plan(model, gpus=ONE_GPU)
 
 
-@pytest.mark.parametrize("ref", ["file:/nowhere/x.gguf", "nothing", "file:\0"])
+@pytest.mark.parametrize("ref", ["file:/nowhere/x.gguf", "nothing"])
 def test_what_is_not_there_is_named(ref: str) -> None:
     with pytest.raises(ConfigError, match="nothing at"):
         plan(ModelConfig(ref=ref))
@@ -123,7 +123,17 @@ def test_threads_that_an_operator_sets_hold() -> None:
         ("x =", "Invalid value"),
         ('[[model]]\nref = "a"\nname = "../x"', "name may hold"),
         ('[[model]]\nref = "%s"' % ("a" * 600), "at most 512 bytes"),
+        ('[[model]]\nref = ""', "at least 1"),
+        ('[[model]]\nref = "file:a\\u202egnp.gguf"', r"model\[0\]: ref must hold no control"),
+        ('[server]\nbind = "\\u001b[2J"', r"server\.bind: holds control characters, found '\\x1b"),
+        ('[server]\nallowed_hosts = ["a", "b\\u0085"]', r"server\.allowed_hosts\[1\]: holds"),
+        ('"a - at `b" = 1', "the file: unknown key 'a - at `b'; known are"),
+        ('[server]\n"a - at `$.x`" = 1', r"server: unknown key 'a - at `\$\.x`'"),
+        ('"a\\nb" = 1', r"the file: unknown key 'a\\nb'"),
+        ("a = " + "[" * 3000, "nested too deep"),
+        ("a = " + "9" * 5000, "4300 digits"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_a_bad_configuration_is_told_by_its_key(text: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):

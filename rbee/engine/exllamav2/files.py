@@ -3,7 +3,9 @@
 Rule: a folder that exllamav2 would misread in silence is refused here.
 """
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +15,25 @@ from rbee.errors import EngineError, ExitCode
 # A vocabulary of 256,000 with its merges is about 40 MB.
 JSON_BYTES_MAX: Final = 256 * 1024 * 1024
 TEXT_BYTES_MAX: Final = 4 * 1024 * 1024
+
+# What Python raises where a document is of another form than it should be.
+_FORM_ERRORS: Final = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError,
+    ValueError,
+)  # fmt: skip
+
+
+@contextlib.contextmanager
+def faults_of_form(what: str) -> Iterator[None]:
+    """Read a document that may have any form: where it is not the expected one, it is broken.
+
+    Raises:
+      EngineError: DATA.
+    """
+    try:
+        yield
+    except _FORM_ERRORS as error:
+        raise _broken(f"{what}: not of the expected form ({type(error).__name__})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +78,14 @@ def end_ids(files: ModelFiles, token_ids: dict[str, int]) -> frozenset[int]:
     Args:
       token_ids: the ids of the vocabulary's tokens by their text.
     """
-    found: set[int] = set()
+    found: list[Any] = []
     nested = files.config.get("text_config")
     for document in (files.config, nested if isinstance(nested, dict) else {}, files.generation):
         value = document.get("eos_token_id")
-        found.update(value if isinstance(value, list) else [] if value is None else [value])
+        found += value if isinstance(value, list) else [] if value is None else [value]
     named = token_text(files.tokenizer_config.get("eos_token"))
     if named in token_ids:
-        found.add(token_ids[named])
+        found.append(token_ids[named])
     wrong = [each for each in found if type(each) is not int or each < 0]
     if wrong:
         raise _broken(f"{files.folder}: eos_token_id must hold token ids, found {wrong[0]!r}")
@@ -86,8 +107,8 @@ def _chat_template(folder: Path, tokenizer_config: dict[str, Any]) -> str | None
     if template is None:
         template = _json(folder, "chat_template.json", required=False).get("chat_template")
     if isinstance(template, list):  # several, by name
-        named = {each.get("name"): each.get("template") for each in template}
-        template = named.get("default")
+        with faults_of_form(f"{folder}: chat_template"):
+            template = {each["name"]: each["template"] for each in template}.get("default")
     return template if isinstance(template, str) else None
 
 
@@ -95,8 +116,11 @@ def _json(folder: Path, name: str, *, required: bool = True) -> dict[str, Any]:
     path = folder / name
     if not required and not path.exists():
         return {}
+    raw = _read(path, JSON_BYTES_MAX)
     try:
-        document = json.loads(_read(path, JSON_BYTES_MAX))
+        document = json.loads(raw)
+    except RecursionError as error:
+        raise _broken(f"{path}: not JSON that can be read: nested too deep") from error
     except ValueError as error:
         raise _broken(f"{path}: not JSON: {error}") from error
     if not isinstance(document, dict):

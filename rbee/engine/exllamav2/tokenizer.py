@@ -10,10 +10,14 @@ import re
 from collections.abc import Collection
 from typing import Any, Final
 
-from rbee.engine.exllamav2.files import ModelFiles, end_ids, token_text
+from rbee.engine.exllamav2.files import ModelFiles, end_ids, faults_of_form, token_text
 from rbee.errors import EngineError, ExitCode
 
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+# Above the largest vocabulary by far. A file may name any number, and the table has a place for
+# each id below the highest.
+TOKEN_ID_MAX: Final = 1 << 24
+
 _SPACE_MARK: Final = "\u2581"  # what SentencePiece writes for a space
 
 
@@ -73,24 +77,40 @@ class HfTokenizer:
 
 
 def token_ids(tokenizer: dict[str, Any]) -> dict[str, int]:
-    """The ids of all tokens by their text in tokenizer.json."""
-    vocabulary = tokenizer.get("model", {}).get("vocab")
-    if isinstance(vocabulary, list):  # Unigram: [text, score] each
-        ids = {entry[0]: index for index, entry in enumerate(vocabulary)}
-    elif isinstance(vocabulary, dict):
-        ids = dict(vocabulary)
-    else:
-        raise EngineError("tokenizer.json: model.vocab is neither map nor list", ExitCode.DATA)
-    ids.update({each["content"]: each["id"] for each in tokenizer.get("added_tokens", [])})
+    """The ids of all tokens by their text in tokenizer.json.
+
+    Raises:
+      EngineError: DATA.
+    """
+    with faults_of_form("tokenizer.json"):
+        vocabulary = tokenizer.get("model", {}).get("vocab")
+        if isinstance(vocabulary, list):  # Unigram: [text, score] each
+            ids = {entry[0]: index for index, entry in enumerate(vocabulary)}
+        elif isinstance(vocabulary, dict):
+            ids = dict(vocabulary)
+        else:
+            raise EngineError("tokenizer.json: model.vocab is neither map nor list", ExitCode.DATA)
+        ids.update({each["content"]: each["id"] for each in tokenizer.get("added_tokens", [])})
+    for text, token_id in ids.items():
+        if type(text) is not str or type(token_id) is not int or not 0 <= token_id <= TOKEN_ID_MAX:
+            raise EngineError(
+                f"tokenizer.json: a token must be a text with an id from 0 to {TOKEN_ID_MAX}",
+                ExitCode.DATA,
+            )
     return ids
 
 
 def special_ids(files: ModelFiles) -> frozenset[int]:
-    """Tokens that control and are never text."""
-    listed = {each["id"] for each in files.tokenizer.get("added_tokens", []) if each["special"]}
-    decoder = files.tokenizer_config.get("added_tokens_decoder", {})
-    listed.update(int(key) for key, each in decoder.items() if each.get("special"))
-    return frozenset(listed)
+    """Tokens that control and are never text.
+
+    Raises:
+      EngineError: DATA.
+    """
+    with faults_of_form("tokenizer.json, tokenizer_config.json: added tokens"):
+        listed = {each["id"] for each in files.tokenizer.get("added_tokens", []) if each["special"]}
+        decoder = files.tokenizer_config.get("added_tokens_decoder", {})
+        listed.update(int(key) for key, each in decoder.items() if each.get("special"))
+        return frozenset(listed)
 
 
 def pieces(tokenizer: dict[str, Any], special: Collection[int]) -> list[bytes]:
@@ -100,7 +120,8 @@ def pieces(tokenizer: dict[str, Any], special: Collection[int]) -> list[bytes]:
       EngineError: DATA; the file's way to spell bytes is not known.
     """
     ids = token_ids(tokenizer)
-    kinds = _kinds(tokenizer.get("decoder")) | _kinds(tokenizer.get("pre_tokenizer"))
+    with faults_of_form("tokenizer.json: decoder, pre_tokenizer"):
+        kinds = _kinds(tokenizer.get("decoder")) | _kinds(tokenizer.get("pre_tokenizer"))
     added = {each["id"] for each in tokenizer.get("added_tokens", [])}
     table = [b""] * (1 + max(ids.values(), default=-1))
     if "ByteLevel" in kinds:
@@ -113,9 +134,10 @@ def pieces(tokenizer: dict[str, Any], special: Collection[int]) -> list[bytes]:
             f" {sorted(kinds) or 'none'}",
             ExitCode.DATA,
         )
-    for text, token_id in ids.items():
-        if token_id not in special:
-            table[token_id] = text.encode() if token_id in added else spell(text)
+    with faults_of_form("tokenizer.json: model.vocab"):  # such as half a character
+        for text, token_id in ids.items():
+            if token_id not in special:
+                table[token_id] = text.encode() if token_id in added else spell(text)
     return table
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from rbee.engine.exllamav2.files import end_ids, read_files
-from rbee.engine.exllamav2.tokenizer import HfTokenizer, pieces
+from rbee.engine.exllamav2.tokenizer import TOKEN_ID_MAX, HfTokenizer, pieces, special_ids
 from rbee.errors import EngineError
 from tests.engine.exllamav2.folder import BEGIN, END, TOOL, TURN_END, tokenizer_document
 
@@ -144,3 +144,41 @@ def test_an_end_token_that_is_no_id_is_refused(folder: Path, wrong: Any) -> None
     rewrite(folder, "config.json", eos_token_id=wrong)
     with pytest.raises(EngineError, match="eos_token_id must hold token ids"):
         end_ids(read_files(folder), {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": []}, {"model": {"vocab": 5}}, {"model": {"vocab": [[]]}},
+        {"model": {"vocab": {"a": "b"}}}, {"model": {"vocab": {"a": -1}}},
+        {"model": {"vocab": {"a": TOKEN_ID_MAX + 1}}}, {"model": {"vocab": {"a\ud800": 0}}},
+        {"added_tokens": [{}]}, {"added_tokens": [5]},
+        {"added_tokens": [{"content": "a", "id": []}]},
+        {"decoder": {"type": []}}, {"decoder": {"type": "Sequence", "decoders": 5}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_tokenizer_of_another_form_is_refused(changes: Any) -> None:
+    with pytest.raises(EngineError, match=r"tokenizer\.json"):
+        pieces(tokenizer_document() | changes, frozenset())
+
+
+def test_added_tokens_of_another_form_are_refused(folder: Path) -> None:
+    rewrite(folder, "tokenizer_config.json", added_tokens_decoder={"x": {"special": True}})
+    with pytest.raises(EngineError, match="added tokens"):
+        special_ids(read_files(folder))
+    rewrite(folder, "tokenizer_config.json", added_tokens_decoder=[])
+    with pytest.raises(EngineError, match="added tokens"):
+        special_ids(read_files(folder))
+
+
+def test_documents_that_are_nested_too_deep_are_refused(folder: Path) -> None:
+    (folder / "config.json").write_text('{"a": ' + "[" * 100_000)
+    with pytest.raises(EngineError, match="nested too deep"):
+        read_files(folder)
+
+
+def test_a_list_of_templates_of_another_form_is_refused(folder: Path) -> None:
+    rewrite(folder, "tokenizer_config.json", chat_template=[["default", "x"]])
+    with pytest.raises(EngineError, match="chat_template"):
+        read_files(folder)

@@ -1,0 +1,90 @@
+"""schemathesis against a real `rbee serve`: what the OpenAPI document says is what happens.
+
+    python -m tests.security.api_fuzz --cases 2000
+
+Each operation gets up to so many cases, good and bad, beside those that cover each limit of the
+schema. It must not answer 5xx but for 503 where a worker was stopped and 504 where a deadline has
+passed; with no status, header, type or body that the document does not have; and must refuse what
+the document forbids. Left out is the check that all which fits the document is taken: a schema
+cannot say that 256 characters may be more than 256 bytes, or what two parameters may not say
+together.
+
+Exit codes: 0 nothing found, 1 something.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.e2e.server import Server, synthetic_config
+
+ROOT = Path(__file__).parents[2]
+WORKERS = "slots = 2\nbatch_size = 32\n"
+QUICK = "tokens_per_s = 1e6\ncontext_length = 64\n"
+
+SETTINGS = """
+hooks = "tests.security.api_fuzz_hooks"
+continue-on-failure = true
+request-timeout = 30
+warnings = false
+
+[checks]
+positive_data_acceptance.enabled = false
+not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 503, 504]
+"""
+
+
+def fuzz(directory: Path, cases: int, seed: int, phases: str = "examples,coverage,fuzzing") -> str:
+    """Start a server, run schemathesis against it, and look at both.
+
+    Returns:
+      What schemathesis printed.
+
+    Raises:
+      AssertionError: it found something, or the server has logged a bug.
+    """
+    (directory / "schemathesis.toml").write_text(SETTINGS)
+    config = synthetic_config(model=WORKERS).replace("tokens_per_s = 200\n", QUICK)
+    server = Server(directory, config)
+    try:
+        server.ready()
+        done = subprocess.run(
+            [
+                sys.executable, "-m", "schemathesis.cli", "--no-color", "run",
+                server.url + "/openapi.json", "--max-examples", str(cases), "--seed", str(seed),
+                "--phases", phases,
+            ],
+            cwd=directory,  # it keeps what it finds in files of its own
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{done.stdout[-20_000:]}{done.stderr[-4000:]}"
+        assert server.get("/health/live").status_code == 200
+        bugs = [line for line in server.events if line["event"] in ("request_failed", "not_json")]
+        assert bugs == []
+    finally:
+        server.close()
+    return done.stdout
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.security.api_fuzz")
+    parser.add_argument("--cases", type=int, default=100, help="for each operation, at most")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="rbee-api-fuzz-") as directory:
+        try:
+            print(fuzz(Path(directory), options.cases, options.seed))
+        except AssertionError as found:
+            print(found)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
