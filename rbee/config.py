@@ -19,6 +19,8 @@ from rbee.ids import has_hidden, is_model_name
 CONFIG_BYTES_MAX: Final = 1024 * 1024
 REFERENCE_BYTES_MAX: Final = 512
 
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?")
+
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
@@ -32,7 +34,9 @@ class ServerConfig(Section, frozen=True):
     bind: str = "127.0.0.1:7233"  # 7233 spells rbee; [::1]:7233 for IPv6
     run_dir: str = ""  # "": $XDG_RUNTIME_DIR/rbee, else /run/rbee for root, else /tmp/rbee-UID
     state_dir: str = ""  # crash reports, audit log; "": $STATE_DIRECTORY, else see the docs
+    allow_plaintext: bool = False  # other machines may come without TLS: keys can be read
     allowed_hosts: tuple[str, ...] = ()  # Host names taken beside loopback names
+    allowed_origins: tuple[str, ...] = ()  # of web pages that may call, as https://chat.example.com
     lane: bool = True  # the hot routes past hypercorn; off: every request goes through it
     body_bytes_max: Annotated[int, Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Seconds = 30.0  # a request's body must have come by then
@@ -45,6 +49,20 @@ class ServerConfig(Section, frozen=True):
     # Waiting, prompts and the answers they ask for; of prompts, a third of their letters counts.
     queue_tokens_max: Annotated[int, Meta(ge=1, le=1 << 40)] = 16_000_000
     parked_bytes_max: Annotated[int, Meta(ge=4096, le=16 * 1024 * 1024)] = 256 * 1024  # per client
+
+    def __post_init__(self) -> None:
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    "allowed_origins must be as browsers send them: a scheme and a host in lower"
+                    " case, and a port where it is not the scheme's own"
+                )
+
+
+class AccessConfig(Section, frozen=True):
+    """``[access]``: who may come in. The keys themselves are in the store: `rbee keys`."""
+
+    required: bool = False  # ask for keys even while there are none; with the first they are
 
 
 class TlsConfig(Section, frozen=True):
@@ -170,6 +188,7 @@ class Config(Section, frozen=True):
 
     server: ServerConfig = ServerConfig()
     tls: TlsConfig = TlsConfig()
+    access: AccessConfig = AccessConfig()
     worker: WorkerConfig = WorkerConfig()
     restart: RestartConfig = RestartConfig()
     log: LogConfig = LogConfig()
@@ -278,6 +297,7 @@ _SECTIONS: Final[dict[str, type[Section]]] = {
     "the file": Config,
     "server": ServerConfig,
     "tls": TlsConfig,
+    "access": AccessConfig,
     "worker": WorkerConfig,
     "restart": RestartConfig,
     "log": LogConfig,

@@ -99,17 +99,21 @@ class ErrorCode(enum.StrEnum):
     UNSUPPORTED_PARAMETER = "unsupported_parameter"
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     INVALID_API_KEY = "invalid_api_key"
+    AUTHENTICATION_THROTTLED = "authentication_throttled"
+    PERMISSION_DENIED = "permission_denied"
     FORBIDDEN_HOST = "forbidden_host"
     FORBIDDEN_ORIGIN = "forbidden_origin"
     NOT_FOUND = "not_found"
     MODEL_NOT_FOUND = "model_not_found"
     WORKER_NOT_FOUND = "worker_not_found"
+    KEY_NOT_FOUND = "key_not_found"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BODY_TIMEOUT = "body_timeout"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     REQUEST_QUARANTINED = "request_quarantined"
     QUEUE_FULL = "queue_full"
+    RATE_LIMITED = "rate_limited"
     MODEL_UNAVAILABLE = "model_unavailable"
     DRAINING = "draining"
     WORKER_FAILED = "worker_failed"
@@ -117,6 +121,8 @@ class ErrorCode(enum.StrEnum):
     DEADLINE_EXCEEDED = "deadline_exceeded"
     CANCELLED = "cancelled"
     SLOW_CLIENT = "slow_client"
+    STORE_UNAVAILABLE = "store_unavailable"
+    AUDIT_UNAVAILABLE = "audit_unavailable"
     INTERNAL_ERROR = "internal_error"
 
 
@@ -168,3 +174,9 @@ class RequestError(RbeeError):
         self.param = param
         self.details = details
         self.retry_after_s = retry_after_s
+
+
+def model_not_found() -> RequestError:
+    """No model of that name, or none that this client may know of: it cannot tell which."""
+    message = "there is no such model here; GET /v1/models lists those that are"
+    return RequestError(ErrorCode.MODEL_NOT_FOUND, message, param="model")

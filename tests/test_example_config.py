@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from rbee.config import (
+    AccessConfig,
     AuditConfig,
     Config,
     LogConfig,
@@ -29,6 +30,7 @@ EXAMPLE = Path(__file__).parent.parent / "rbee.toml.example"
 SECTIONS: dict[str, type[Section]] = {
     "[server]": ServerConfig,
     "[tls]": TlsConfig,
+    "[access]": AccessConfig,
     "[worker]": WorkerConfig,
     "[restart]": RestartConfig,
     "[log]": LogConfig,

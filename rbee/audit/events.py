@@ -136,6 +136,7 @@ class AuthFailure(Details, frozen=True):
     fingerprint: str | None
     route: str
     address: str
+    times: int = 1  # as often within a minute; the others were as this one, or for another reason
 
 
 class KeyCreated(Details, frozen=True):

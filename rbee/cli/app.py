@@ -13,6 +13,7 @@ from rbee.cli import (
     configuration,
     crashes,
     doctor,
+    keys,
     openapi,
     serve,
     status,
@@ -82,6 +83,21 @@ Examples:
   rbee audit export --since 2026-11-03T12:00:00Z --event 'key.*'
 """
 
+_KEYS_EXAMPLES = """\
+Examples:
+  rbee keys create --role user --name "chat page" --model bee-tiny --expires 90d
+  rbee keys create --role operator --key-file operator.key
+  rbee keys list
+  rbee keys rotate V4gTy2Zq --grace 24h
+  rbee keys revoke V4gTy2Zq --reason "left the team"
+"""
+
+_INIT_EXAMPLES = """\
+Examples:
+  rbee init
+  rbee init --key-file ~/rbee-admin.key
+"""
+
 _CONFIG_EXAMPLES = """\
 Examples:
   rbee config check
@@ -144,6 +160,15 @@ def build_app() -> App:
     group = App(name="crashes", help="See why workers failed.", help_epilogue=_CRASHES_EXAMPLES)
     group.command(crashes.list_crashes, name="list")
     group.command(crashes.show)
+    app.command(group)
+    app.command(keys.init, help_epilogue=_INIT_EXAMPLES)
+    group = App(
+        name="keys", help="Make, list, rotate or revoke API keys.", help_epilogue=_KEYS_EXAMPLES
+    )
+    group.command(keys.create)
+    group.command(keys.list_keys, name="list")
+    group.command(keys.revoke)
+    group.command(keys.rotate)
     app.command(group)
     group = App(name="audit", help="Verify or read the audit log.", help_epilogue=_AUDIT_EXAMPLES)
     group.command(audit.verify)

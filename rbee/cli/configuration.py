@@ -13,13 +13,13 @@ def check(file: Path = CONFIG_FILE, /) -> int:
     Args:
       file: The configuration file.
     """
+    from rbee.cli.key_store import check_address
     from rbee.config import load_config, model_name
     from rbee.errors import ConfigError
-    from rbee.supervisor.bind import check_bind, parse_bind
 
     config = load_config(file)
     try:
-        check_bind(parse_bind(config.server.bind))
+        check_address(config)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     names = ", ".join(model_name(model) for model in config.model) or "no model"

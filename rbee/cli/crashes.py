@@ -1,13 +1,12 @@
 """``rbee crashes``: why workers failed, as the server has written it down."""
 
 import json as json_text
-from collections.abc import Sequence
 from typing import Any
 
 from rbee.cli.address import server_address
 from rbee.cli.endings import UsageError
 from rbee.cli.options import HERE, At
-from rbee.cli.terminal import printable_line, put
+from rbee.cli.terminal import columns, printable_line, put
 
 
 def list_crashes(*, at: At = HERE, json: bool = False) -> int:
@@ -25,7 +24,7 @@ def list_crashes(*, at: At = HERE, json: bool = False) -> int:
         return 0
     rows = [("TIME", "SLOT", "CAUSE", "ID", "HOW")]
     rows += [(each.time, each.slot, each.cause, each.id, each.how) for each in crash_rows(answer)]
-    put("\n".join(_aligned(rows)) if len(rows) > 1 else "no worker has failed")
+    put(columns(rows) if len(rows) > 1 else "no worker has failed")
     return 0
 
 
@@ -72,14 +71,3 @@ def _entry(entry: object) -> str:
     if not isinstance(entry, dict):
         return f"  {entry}"
     return "  " + "  ".join(f"{name}={value}" for name, value in entry.items())
-
-
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Even columns; the last one is as long as it is."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    return [
-        printable_line(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
-        for row in rows
-    ]

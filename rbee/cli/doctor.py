@@ -72,7 +72,7 @@ def examine_all(path: Path | None) -> "Iterator[Finding]":
         ("cgroups", lambda: limits.check_cgroups(config())),
         ("models", lambda: place.check_models(config())),
         ("run dir", lambda: place.check_run_dir(config().server.run_dir)),
-        ("port", lambda: place.check_port(config().server.bind)),
+        ("port", lambda: place.check_port(config())),
         ("disk", lambda: system.check_disk(place.run_dir_path(config().server.run_dir))),
         ("clock", system.check_clock),
     ]

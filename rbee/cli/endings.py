@@ -56,7 +56,9 @@ class RefusedError(RbeeError):
 # Refusals that are nobody's mistake, and may be gone on another try.
 _PASSING: Final = frozenset(
     {
+        ErrorCode.AUTHENTICATION_THROTTLED,
         ErrorCode.QUEUE_FULL,
+        ErrorCode.RATE_LIMITED,
         ErrorCode.MODEL_UNAVAILABLE,
         ErrorCode.DRAINING,
         ErrorCode.WORKER_FAILED,
@@ -65,11 +67,18 @@ _PASSING: Final = frozenset(
         ErrorCode.CANCELLED,
         ErrorCode.SLOW_CLIENT,
         ErrorCode.BODY_TIMEOUT,
+        ErrorCode.STORE_UNAVAILABLE,
+        ErrorCode.AUDIT_UNAVAILABLE,
         ErrorCode.INTERNAL_ERROR,
     }
 )
 _FORBIDDEN: Final = frozenset(
-    {ErrorCode.INVALID_API_KEY, ErrorCode.FORBIDDEN_HOST, ErrorCode.FORBIDDEN_ORIGIN}
+    {
+        ErrorCode.INVALID_API_KEY,
+        ErrorCode.PERMISSION_DENIED,
+        ErrorCode.FORBIDDEN_HOST,
+        ErrorCode.FORBIDDEN_ORIGIN,
+    }
 )
 _KNOWN: Final = frozenset(code.value for code in ErrorCode)
 

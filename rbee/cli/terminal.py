@@ -7,6 +7,7 @@ window or type commands. They are shown in words instead: ``\\x1b``.
 import io
 import os
 import sys
+from collections.abc import Sequence
 from typing import Final, TextIO
 
 from rbee.cli.endings import OutputError, ReaderGoneError
@@ -25,6 +26,16 @@ def printable(text: str) -> str:
 def printable_line(text: str) -> str:
     """The text on one line, with every control character in words."""
     return text.translate(_IN_LINE)
+
+
+def columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows in even columns, one on each line; the last column is as long as it is."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+    return "\n".join(map(printable_line, lines))
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -40,21 +40,35 @@ def _is_port(text: str) -> bool:
     return text.isdecimal() and len(text) <= 5 and int(text) <= 65_535
 
 
-def check_bind(bind: Bind) -> None:
-    """Refuse what is not loopback: this version has no keys, so anybody could come in.
+def check_bind(bind: Bind, *, has_credentials: bool, has_tls: bool, allow_plaintext: bool) -> None:
+    """Refuse to listen where other machines come, without asking who they are or in plain sight.
 
+    Args:
+      has_credentials: there is a key, or another credential, with which somebody can come in.
+      has_tls: the server speaks TLS itself.
+      allow_plaintext: the operator has said that it need not.
     Raises:
-      ConfigError: says what to do instead.
+      ConfigError: says how to mend it.
     """
-    if bind.host == "localhost":
+    if is_loopback(bind.host):
         return
-    try:
-        is_loopback = ipaddress.ip_address(bind.host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
+    where = f"server.bind {bind.host} is open to other machines"
+    if not has_credentials:
         raise ConfigError(
-            f"server.bind {bind.host} is open to other machines, and no API key is configured:"
-            " whoever reaches it could use it. Bind to 127.0.0.1, and let a proxy that checks"
-            " who comes, or an SSH tunnel, stand in front"
+            f"{where}, and no API key is there: whoever reaches it could use it. Make one with"
+            " `rbee keys create --role user`, or bind to 127.0.0.1"
         )
+    if not has_tls and not allow_plaintext:
+        raise ConfigError(
+            f"{where}, and there is no TLS: keys and prompts could be read on the way. Give [tls]"
+            " a certificate_file and a key_file; or set server.allow_plaintext = true where the"
+            " network, or a proxy in front, keeps them secret; or bind to 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -75,10 +75,6 @@ class Dispatch:
     def queued_for(self, model: str) -> int:
         return self._common.count(model) + self._apart.count(model)
 
-    @property
-    def models(self) -> int:
-        return len(self._slots)
-
     def knows(self, model: str) -> bool:
         return model in self._slots
 

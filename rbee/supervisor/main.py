@@ -26,6 +26,7 @@ from rbee.audit import Audit, open_audit, place_in
 from rbee.config import Config
 from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
 from rbee.logs import Log, open_log
+from rbee.supervisor.access.tending import Gate, open_gate
 from rbee.supervisor.adopted import become_subreaper, keep_reaping
 from rbee.supervisor.api.app import make_face
 from rbee.supervisor.audited import Lives, Presence
@@ -82,7 +83,6 @@ def serve(config: Config) -> int:
 def _serve(config: Config, terminal: Terminal) -> int:
     log = open_log(config.log)
     bind = parse_bind(config.server.bind)
-    check_bind(bind)
     tls = Tls(config.tls, log) if config.tls.is_on else None
     plans = plan_workers(config.model, config.worker, survey_gpus(), os.cpu_count() or 1)
     run_path = Path(config.server.run_dir) if config.server.run_dir else default_run_dir()
@@ -104,7 +104,14 @@ def _serve(config: Config, terminal: Terminal) -> int:
         Instance(
             run_dir.path, own_places(), held, log, gpus, mend_run_dir=run_dir.mend
         ) as instance,
+        open_gate(config.access, _state_dir(config), log, audit) as gate,
     ):
+        check_bind(
+            bind,
+            has_credentials=gate.has_credentials,
+            has_tls=tls is not None,
+            allow_plaintext=config.server.allow_plaintext,
+        )
         sockets = bind_sockets(bind.host, bind.port, limits.backlog)
         links = LinkFactory(run_dir.path)
         presence = Presence(audit)
@@ -112,7 +119,9 @@ def _serve(config: Config, terminal: Terminal) -> int:
         code = ExitCode.SOFTWARE
         try:
             address = Bind(bind.host, _port(sockets), is_tls=tls is not None)
-            outside = _Outside(links, instance, address, audit, presence, overdue, tls, terminal)
+            outside = _Outside(
+                links, instance, address, audit, presence, overdue, tls, terminal, gate
+            )
             house = _build(config, plans, outside, log)
             _calm_collector()
             trio.run(_run, house, sockets, limits)
@@ -168,6 +177,7 @@ class _Outside:
     overdue: Overdue
     tls: Tls | None
     terminal: Terminal
+    gate: Gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,33 +330,31 @@ async def _keep(slot: Slot, house: _House, stopped: list[str]) -> None:
 async def _serve_faces(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     """Serve until a signal has come and what is open was answered, or had its time."""
     closing = trio.Event()
+    gate = house.outside.gate
     api = make_face(
-        house.pool, house.operations, house.config.server, house.log, audit=house.outside.audit
-    )
+        house.pool, house.operations, house.config.server, house.log,
+        audit=house.outside.audit, access=gate.access, keys=gate.keeper,
+    )  # fmt: skip
     settings = house.config.server
     tls = house.outside.tls
     front = Lane(api, settings, limits, house.log, closing, tls) if settings.lane else None
-    async with trio.open_nursery() as faces:
-        await faces.start(
-            functools.partial(
-                serve_http,
-                api.app,
-                sockets,
-                limits,
-                log=house.log,
-                shutdown=closing,
-                front=front,
-                tls=tls,
-            )
-        )
-        await house.drain_asked.wait()
-        house.pool.drain()
-        await _wait_drained(house)
-        message = "the server is shutting down"
-        house.pool.fail_all(RequestError(ErrorCode.DRAINING, message, retry_after_s=5.0))
-        closing.set()
-        grace_s = 0.0 if house.hurry.is_set() else FACES_CLOSE_S
-        faces.cancel_scope.deadline = trio.current_time() + grace_s
+    run_http = functools.partial(
+        serve_http, api.app, sockets, limits, log=house.log, shutdown=closing, front=front, tls=tls
+    )
+    async with trio.open_nursery() as gatehouse:
+        end_lapsed = functools.partial(api.open_requests.end_those_of, gate.access.lapsed)
+        gatehouse.start_soon(gate.tend, end_lapsed)
+        async with trio.open_nursery() as faces:
+            await faces.start(run_http)
+            await house.drain_asked.wait()
+            house.pool.drain()
+            await _wait_drained(house)
+            message = "the server is shutting down"
+            house.pool.fail_all(RequestError(ErrorCode.DRAINING, message, retry_after_s=5.0))
+            closing.set()
+            grace_s = 0.0 if house.hurry.is_set() else FACES_CLOSE_S
+            faces.cancel_scope.deadline = trio.current_time() + grace_s
+        gatehouse.cancel_scope.cancel(reason="the faces are closed")
 
 
 async def _wait_drained(house: _House) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 
 from rbee.ask import Ask
 from rbee.config import WorkerConfig
-from rbee.errors import ErrorCode, RequestError
+from rbee.errors import ErrorCode, RequestError, model_not_found
 from rbee.logs import Log
 from rbee.supervisor.audited import Lives
 from rbee.supervisor.backlog import (
@@ -225,11 +225,7 @@ class Pool:
         if self._is_draining:
             raise RequestError(ErrorCode.DRAINING, "the server is shutting down", retry_after_s=5.0)
         if not self._dispatch.knows(model):
-            raise RequestError(
-                ErrorCode.MODEL_NOT_FOUND,
-                f"there is no such model here; GET /v1/models lists {self._dispatch.models}",
-                param="model",
-            )
+            raise model_not_found()
         if not self._dispatch.is_served(model):
             raise _unavailable(model)
 

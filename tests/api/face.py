@@ -10,10 +10,12 @@ import trio
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Scope
 
+from rbee.audit import NO_AUDIT
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.app import make_face, make_hot_routes, make_routes
 from rbee.supervisor.api.generation import Surroundings
+from rbee.supervisor.api.keys import NO_KEYS, key_routes
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.views import BreakerView, CrashView, ModelView, Readiness, WorkerView
 from tests.api.fake_generator import FakeGenerator
@@ -42,7 +44,8 @@ def every_route() -> list[Route]:
     open_requests = OpenRequests()
     surroundings = Surroundings(FakeGenerator(), open_requests)
     hot = make_hot_routes(surroundings, operations, config, lambda: 0.0)
-    return make_routes(hot, open_requests, operations, config)
+    keys = key_routes(NO_KEYS, NO_AUDIT, config, lambda: 0.0)
+    return make_routes(hot, open_requests, operations, config, keys)
 
 
 @dataclass

@@ -16,7 +16,7 @@ import pytest
 
 from rbee.cli.checks import gpu, limits, place, software, system
 from rbee.cli.checks.finding import Finding, examine
-from rbee.config import Config, ModelConfig
+from rbee.config import Config, ModelConfig, ServerConfig
 from rbee.errors import ExitCode
 from rbee.supervisor.cgroup import Means, foresee, own_places
 from tests.cli.answering import Answers, serving
@@ -263,12 +263,16 @@ def test_run_dir_that_cannot_be_used_fails(tmp_path: Path) -> None:
     )
 
 
+def config_at(bind: str) -> Config:
+    return Config(server=ServerConfig(bind=bind))
+
+
 def test_port_that_is_taken_names_a_running_rbee(tmp_path: Path) -> None:
     with serving(Answers()) as url:
         bind = url.removeprefix("http://")
-        taken = place.check_port(bind)
+        taken = place.check_port(config_at(bind))
     assert (taken.verdict, taken.found) == ("warn", f"an rbee server runs at {bind}")
-    assert place.check_port(bind).found == f"{bind} is free"
+    assert place.check_port(config_at(bind)).found == f"{bind} is free"
 
 
 def test_port_that_cannot_be_had_says_why() -> None:
@@ -276,9 +280,9 @@ def test_port_that_cannot_be_had_says_why() -> None:
         bind = f"127.0.0.1:{other.getsockname()[1]}"
         refused = OSError(errno.EACCES, os.strerror(errno.EACCES))
         assert "ports below 1024" in place.judge_bind_error(bind, 80, "", refused).mend
-        assert "[::1]:7233" in place.check_port("::1:80").found
-        assert place.check_port("0.0.0.0:80").verdict == "fail"
-        assert place.check_port("127.0.0.1:0").verdict == "ok"
+        assert "[::1]:7233" in place.check_port(config_at("::1:80")).found
+        assert place.check_port(config_at("0.0.0.0:80")).verdict == "fail"
+        assert place.check_port(config_at("127.0.0.1:0")).verdict == "ok"
 
 
 def test_model_that_is_not_there_fails() -> None:

@@ -10,6 +10,7 @@ import trio.testing
 
 from rbee.supervisor.api.answers import Answer
 from rbee.supervisor.api.hot import HotGet
+from rbee.supervisor.api.visit import Visit
 from tests.api.served import LIVE, chat, serve_face
 from tests.http_server.harness import Client
 
@@ -34,11 +35,11 @@ async def test_a_flood_of_costly_requests_delays_neither_a_stream_nor_another_ta
     async with serve_face() as served, contextlib.AsyncExitStack() as stack:
         live = served.face.hot.gets["/health/live"]
 
-        def answer_at_cost() -> Answer:
+        def answer_at_cost(visit: Visit) -> Answer:
             until_s = time.perf_counter() + 0.003
             while time.perf_counter() < until_s:
                 pass
-            return live.answer()
+            return live.answer(visit)
 
         monkeypatch.setitem(
             served.face.hot.gets,

@@ -1,5 +1,6 @@
 """The pure rules: lifecycle, placement, backlog, bind."""
 
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -128,7 +129,7 @@ def test_the_tokens_of_a_request_are_estimated_from_all_that_it_has() -> None:
 )
 def test_a_loopback_address_is_read_and_allowed(text: str, bind: Bind) -> None:
     assert parse_bind(text) == bind
-    check_bind(bind)
+    check_bind(bind, has_credentials=False, has_tls=False, allow_plaintext=False)
 
 
 @pytest.mark.parametrize("text", ["", "7233", ":7233", "::1:7233", "h:", "h:x", "h:65536", "h:-1"])
@@ -139,5 +140,18 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "box.example", "8.8.8.8"])
 def test_an_address_that_others_reach_is_refused_without_keys(host: str) -> None:
-    with pytest.raises(ConfigError, match="no API key"):
-        check_bind(Bind(host, 7233))
+    for has_tls, allow_plaintext in itertools.product((False, True), repeat=2):
+        with pytest.raises(ConfigError, match=r"no API key is there.*rbee keys create"):
+            check_bind(
+                Bind(host, 7233),
+                has_credentials=False, has_tls=has_tls, allow_plaintext=allow_plaintext,
+            )  # fmt: skip
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "box.example"])
+def test_an_address_that_others_reach_wants_tls_or_a_word_of_the_operator(host: str) -> None:
+    bind = Bind(host, 7233)
+    with pytest.raises(ConfigError, match=r"there is no TLS.*allow_plaintext"):
+        check_bind(bind, has_credentials=True, has_tls=False, allow_plaintext=False)
+    check_bind(bind, has_credentials=True, has_tls=True, allow_plaintext=False)
+    check_bind(bind, has_credentials=True, has_tls=False, allow_plaintext=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbee.cli.checks.finding import Finding
-from rbee.errors import ConfigError
+from rbee.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from rbee.config import Config
@@ -91,14 +91,14 @@ def judge_lock(path: Path) -> Finding:
     return Finding("run dir", "ok", f"{path}, free; {left} left sockets go at the next start")
 
 
-def check_port(bind: str) -> Finding:
+def check_port(config: "Config") -> Finding:
     """Whether the address can be listened on, by trying."""
-    from rbee.supervisor.bind import check_bind, parse_bind
+    from rbee.cli.key_store import check_address
 
+    bind = config.server.bind
     try:
-        listens = parse_bind(bind)
-        check_bind(listens)
-    except ConfigError as error:
+        listens = check_address(config)
+    except (ConfigError, StoreError) as error:
         return Finding("port", "fail", str(error), "set server.bind, or rbee serve --bind")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(

@@ -23,7 +23,10 @@ class Role(enum.StrEnum):
 
 _RANKS: Final = {role: rank for rank, role in enumerate(Role)}
 
-PerMinute = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+PER_MINUTE_MAX: Final = 1_000_000_000
+CONCURRENT_MAX: Final = 1_000_000
+
+PerMinute = Annotated[int, Meta(ge=1, le=PER_MINUTE_MAX)]
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -31,10 +34,13 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 
     requests_per_minute: PerMinute | None = None
     tokens_per_minute: PerMinute | None = None  # of prompts and answers together
-    concurrent_requests: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    concurrent_requests: Annotated[int, Meta(ge=1, le=CONCURRENT_MAX)] | None = None
 
 
 NO_LIMITS: Final = Limits()
+
+
+KEY_ACTOR: Final = "key:"
 
 
 @dataclass(frozen=True, slots=True)

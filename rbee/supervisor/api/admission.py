@@ -1,8 +1,9 @@
-"""Who may come in: what is asked of every request, before its route is looked at. Pure.
+"""From where requests may come: what is asked of every one, before its route is looked at. Pure.
 
-Rule 1: there are no keys yet, so the server listens on loopback only, and what must be kept
-        out is the browser: a page of elsewhere that makes requests to localhost, or whose
-        name was bound to 127.0.0.1 after it was loaded (DNS rebinding).
+Rule 1: where no key is asked for, what must be kept out is the browser: a page of elsewhere that
+        makes requests to localhost, or whose name was bound to 127.0.0.1 after it was loaded
+        (DNS rebinding). Where keys are asked for, such a page has none: then any host name will
+        do, unless some are listed.
 Rule 2: what is refused here is refused for every route, known or not.
 """
 
@@ -41,31 +42,51 @@ def check_correlation_id(values: Sequence[str]) -> str | None:
     return values[0]
 
 
-def check_host(hosts: Sequence[str], allowed: Collection[str]) -> None:
+def check_host(hosts: Sequence[str], allowed: Collection[str], *, any_name: bool = False) -> None:
     """The request must have been meant for this machine, by a name of loopback or an allowed one.
 
+    Args:
+      any_name: every name is allowed.
     Raises:
       RequestError: FORBIDDEN_HOST.
     """
-    if len(hosts) != 1 or not _is_ours(hosts[0], tuple(allowed)):
+    is_ours = _is_host if any_name else _is_ours
+    if len(hosts) != 1 or not is_ours(hosts[0], tuple(allowed)):
         raise RequestError(
             ErrorCode.FORBIDDEN_HOST,
             "the Host header must name loopback, or stand in server.allowed_hosts",
         )
 
 
-def check_origin(origins: Sequence[str], hosts: Sequence[str], allowed: Collection[str]) -> None:
-    """A request from a web page must come from a page of this very server.
+def check_origin(
+    origins: Sequence[str],
+    hosts: Sequence[str],
+    allowed: Collection[str],
+    allowed_origins: Collection[str] = (),
+    *,
+    any_name: bool = False,
+) -> str:
+    """A request from a web page must come from a page of this very server, or an allowed one.
+
+    Args:
+      allowed_origins: as ``scheme://host:port``, in lower case.
+      any_name: every host name is allowed.
+    Returns:
+      The allowed origin; "": it comes from no page, or from one of ours.
 
     Raises:
       RequestError: FORBIDDEN_ORIGIN.
     """
+    if len(origins) == 1 and origins[0] in allowed_origins:
+        return origins[0]
+    is_ours = _is_host if any_name else _is_ours
     for origin in origins:
         match = _ORIGIN.fullmatch(origin)
-        if match is None or not hosts or not _is_ours(match["host"], tuple(allowed)):
+        if match is None or not hosts or not is_ours(match["host"], tuple(allowed)):
             raise _forbidden_origin()
         if _address(match["host"], match["scheme"]) != _address(hosts[0], match["scheme"]):
             raise _forbidden_origin()
+    return ""
 
 
 def _forbidden_origin() -> RequestError:
@@ -84,6 +105,10 @@ def _is_ours(host: str, allowed: tuple[str, ...]) -> bool:
         return True
     known = {each.lower() for each in allowed}
     return name in known or host.lower() in known
+
+
+def _is_host(host: str, _allowed: tuple[str, ...]) -> bool:
+    return _HOST.fullmatch(host) is not None
 
 
 def _is_loopback(text: str) -> bool:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from rbee.audit import NO_AUDIT, Audit
 from rbee.config import ServerConfig
 from rbee.logs import Log
+from rbee.supervisor.access.access import Access
 from rbee.supervisor.api.admin import admin_routes
 from rbee.supervisor.api.answers import Answer
 from rbee.supervisor.api.asgi import AsgiFace
@@ -19,12 +20,14 @@ from rbee.supervisor.api.generation import Surroundings
 from rbee.supervisor.api.guard import Guard
 from rbee.supervisor.api.health import health_answers
 from rbee.supervisor.api.hot import HotGet, HotRoutes
+from rbee.supervisor.api.keys import NO_KEYS, key_routes
 from rbee.supervisor.api.models import list_models, model_routes
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.openai import UnixClock, generation_routes, openai_routes
-from rbee.supervisor.api.ports import Generator, Operations
+from rbee.supervisor.api.ports import Generator, KeyStore, Operations
 from rbee.supervisor.api.requests import request_routes
 from rbee.supervisor.api.routing import Endpoint, no_such_route, route
+from rbee.supervisor.api.visit import Visit, visit_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Face:
     app: ASGIApp
     hot: HotRoutes
     guard: Guard
+    open_requests: OpenRequests
 
 
 def make_hot_routes(
@@ -45,13 +49,17 @@ def make_hot_routes(
     """The routes that are answered without a wait."""
     health = health_answers(operations)
     gets = {path: HotGet(answer, is_quiet=True) for path, answer in health.items()}
-    gets["/v1/models"] = HotGet(lambda: list_models(operations), is_quiet=False)
+    gets["/v1/models"] = HotGet(lambda visit: list_models(operations, visit), is_quiet=False)
     posts = {each.path: each for each in generation_routes(surroundings, config, unix_clock)}
     return HotRoutes(gets, posts)
 
 
 def make_routes(
-    hot: HotRoutes, open_requests: OpenRequests, operations: Operations, config: ServerConfig
+    hot: HotRoutes,
+    open_requests: OpenRequests,
+    operations: Operations,
+    config: ServerConfig,
+    keys: list[Route],
 ) -> list[Route]:
     """Every route of the face, for ASGI. docs/api.md lists the same."""
     return [
@@ -61,6 +69,7 @@ def make_routes(
         *request_routes(open_requests),
         *admin_routes(operations),
         *description_routes(),
+        *keys,
     ]
 
 
@@ -71,6 +80,8 @@ def make_face(  # noqa: PLR0913  # what it is put together from, once each
     log: Log,
     *,
     audit: Audit = NO_AUDIT,
+    access: Access | None = None,
+    keys: KeyStore = NO_KEYS,
     unix_clock: UnixClock = time.time,
 ) -> Face:
     """The face. Must be called inside `trio.run`.
@@ -79,19 +90,23 @@ def make_face(  # noqa: PLR0913  # what it is put together from, once each
       generator: takes the asks.
       operations: what operators see and do.
       audit: hears of every request for tokens.
+      access: who may come in; None: everybody.
+      keys: what the routes of the keys work on.
       unix_clock: what time it is for people. Deadlines run on trio's clock.
     """
     open_requests = OpenRequests()
-    surroundings = Surroundings(generator, open_requests, audit)
+    surroundings = Surroundings(generator, open_requests, audit, access)
     hot = make_hot_routes(surroundings, operations, config, unix_clock)
-    routes = make_routes(hot, open_requests, operations, config)
+    routes = make_routes(
+        hot, open_requests, operations, config, key_routes(keys, audit, config, unix_clock)
+    )
     router = Router(routes, redirect_slashes=False, default=no_such_route)
-    guard = Guard(config, log, audit)
-    return Face(AsgiFace(router, guard), hot, guard)
+    guard = Guard(config, log, audit, access)
+    return Face(AsgiFace(router, guard), hot, guard, open_requests)
 
 
-def _at_once(answer: Callable[[], Answer]) -> Endpoint:
-    async def endpoint(_request: Request) -> Answer:
-        return answer()
+def _at_once(answer: Callable[[Visit], Answer]) -> Endpoint:
+    async def endpoint(request: Request) -> Answer:
+        return answer(visit_of(request.scope))
 
     return endpoint

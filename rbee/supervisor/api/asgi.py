@@ -7,6 +7,9 @@ import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rbee.errors import RequestError
+from rbee.supervisor.access.access import Pending
+from rbee.supervisor.access.verifier import VERIFICATION_TIMEOUT_S
+from rbee.supervisor.api.cors import preflight_answer
 from rbee.supervisor.api.guard import Guard
 from rbee.supervisor.api.visit import ClientGoneError, Visit, put_visit, read_headers
 
@@ -33,12 +36,18 @@ class AsgiFace:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         guard = self._guard
-        visit = guard.arrive(scope["method"], read_headers(scope["headers"]))
+        client = scope.get("client")
+        address = client[0] if client else ""
+        visit = guard.arrive(scope["method"], read_headers(scope["headers"]), address)
         put_visit(scope, visit)
         door = _Door(send, guard, visit)
         try:
-            guard.admit(visit)
-            await self._app(scope, receive, door.send)
+            pending = guard.admit(visit, scope["path"])
+            if pending is not None:
+                await _wait_done(pending)
+                guard.conclude(visit, pending)
+            app = preflight_answer() if visit.is_preflight else self._app
+            await app(scope, receive, door.send)
         except RequestError as error:
             if visit.status is not None:
                 raise
@@ -56,6 +65,14 @@ class AsgiFace:
             # client must not take it for a whole one.
         finally:
             guard.depart(visit)
+
+
+async def _wait_done(pending: Pending) -> None:
+    """Wait until it is known who makes a request, or will not be in time."""
+    done = trio.Event()
+    pending.verification.call_when_done(done.set)
+    with trio.move_on_after(VERIFICATION_TIMEOUT_S):
+        await done.wait()
 
 
 class _Door:

@@ -12,12 +12,12 @@ from rbee.errors import ErrorCode
 from rbee.supervisor.api.order import Order
 from rbee.supervisor.api.visit import Visit
 
-ANONYMOUS: Final = "anonymous"  # there are no keys yet
+ANONYMOUS: Final = "anonymous"  # who has shown nothing
 
 _DENIED: Final = frozenset(
     {
         ErrorCode.QUEUE_FULL, ErrorCode.DRAINING, ErrorCode.MODEL_NOT_FOUND,
-        ErrorCode.MODEL_UNAVAILABLE, ErrorCode.REQUEST_QUARANTINED,
+        ErrorCode.MODEL_UNAVAILABLE, ErrorCode.REQUEST_QUARANTINED, ErrorCode.RATE_LIMITED,
     }
 )  # fmt: skip
 
@@ -33,7 +33,7 @@ def record_start(audit: Audit, visit: Visit, order: Order) -> None:
         prompt_bytes=len(prompts),
         prompt_sha256=hashlib.sha256(prompts).hexdigest(),
     )
-    audit.record(details, actor=ANONYMOUS, correlation_id=visit.correlation_id)
+    audit.record(details, actor=actor_of(visit), correlation_id=visit.correlation_id)
 
 
 def record_end(audit: Audit, visit: Visit, code: str, duration_s: float) -> None:
@@ -49,7 +49,14 @@ def record_end(audit: Audit, visit: Visit, code: str, duration_s: float) -> None
     outcome = Outcome.SUCCESS if code == "ok" else Outcome.FAILURE
     if code in _DENIED:
         outcome = Outcome.DENIED
-    audit.record(details, actor=ANONYMOUS, outcome=outcome, correlation_id=visit.correlation_id)
+    audit.record(
+        details, actor=actor_of(visit), outcome=outcome, correlation_id=visit.correlation_id
+    )
+
+
+def actor_of(visit: Visit) -> str:
+    """Who makes a request, as the audit log names them."""
+    return ANONYMOUS if visit.principal is None else visit.principal.actor
 
 
 def _prompt(ask: Ask) -> bytes:

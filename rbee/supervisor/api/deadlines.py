@@ -9,17 +9,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from rbee.errors import ErrorCode, RequestError, Violation
+from rbee.supervisor.access.instant import RFC_3339, read_rfc_3339
 from rbee.supervisor.api.fields import Schema
 
 TIMEOUT_HEADER: Final = "X-Request-Timeout"
 DEADLINE_HEADER: Final = "X-Request-Deadline"
 
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
-_RFC_3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
-    r"([Zz]|[+-][0-9]{2}:[0-9]{2})",
-    re.ASCII,
-)
 
 TIMEOUT_SCHEMA: Final[Schema] = {
     "type": "string",
@@ -29,7 +25,7 @@ TIMEOUT_SCHEMA: Final[Schema] = {
 DEADLINE_SCHEMA: Final[Schema] = {
     "type": "string",
     "format": "date-time",
-    "pattern": rf"^{_RFC_3339.pattern}$",
+    "pattern": rf"^{RFC_3339.pattern}$",
 }
 
 
@@ -93,11 +89,5 @@ def _read_timeout(text: str) -> float | None:
 
 
 def _read_deadline(text: str, now_unix_s: float) -> float | None:
-    if not _RFC_3339.fullmatch(text):
-        return None
-    try:
-        # Python takes up to six digits of a second here, RFC 3339 any number.
-        short = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text.upper())
-        return datetime.fromisoformat(short).timestamp() - now_unix_s
-    except (ValueError, OverflowError):  # such as 31 February
-        return None
+    deadline_unix_s = read_rfc_3339(text)
+    return None if deadline_unix_s is None else deadline_unix_s - now_unix_s

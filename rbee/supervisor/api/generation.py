@@ -17,6 +17,9 @@ import msgspec
 from rbee.ask import Ask
 from rbee.audit import NO_AUDIT, Audit
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.access.access import Access
+from rbee.supervisor.access.allowances import Lease
+from rbee.supervisor.access.principal import Principal
 from rbee.supervisor.api.events import DONE
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.order import Order
@@ -68,6 +71,7 @@ class Surroundings:
     generator: Generator
     open_requests: OpenRequests
     audit: Audit = NO_AUDIT
+    access: Access | None = None  # None: nobody is limited
 
 
 class Generation:
@@ -79,9 +83,9 @@ class Generation:
 
     # Far memory is what a token costs most: each stream's objects are few, and small.
     __slots__ = (
-        "_choices", "_failovers", "_generator", "_has_begun", "_ids", "_is_over", "_limits",
-        "_open_requests", "_order", "_progress_s", "_reply", "_request_ids", "_shape",
-        "_started_s", "_unfinished", "_visit",
+        "_access", "_choices", "_failovers", "_generator", "_has_begun", "_ids", "_is_over",
+        "_lease", "_limits", "_open_requests", "_order", "_progress_s", "_reply", "_request_ids",
+        "_shape", "_started_s", "_unfinished", "_visit",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  # all that makes an answer
@@ -97,6 +101,8 @@ class Generation:
     ) -> None:
         self._open_requests = surroundings.open_requests
         self._generator = surroundings.generator
+        self._access = surroundings.access
+        self._lease: Lease | None = None
         self._ids = (answer_id, visit.correlation_id)
         self._limits = limits
         self._started_s = self._progress_s = 0.0
@@ -115,6 +121,10 @@ class Generation:
     def is_over(self) -> bool:
         return self._is_over
 
+    @property
+    def principal(self) -> Principal | None:
+        return self._visit.principal
+
     def next_check_s(self, now_s: float) -> float:
         """When the face is to call `check_time`; it may be that nothing is wrong then."""
         limits = self._limits
@@ -132,6 +142,7 @@ class Generation:
         if remaining_s <= 0:
             raise _deadline_exceeded()
         try:
+            self._take_lease()
             for ask, choice in zip(self._order.asks, self._choices, strict=True):
                 self._submit(ask, choice, remaining_s)
                 if self._is_over:  # one of them has failed meanwhile, and has told so
@@ -146,6 +157,16 @@ class Generation:
             raise
         for each in self._ids:
             self._open_requests.add(each, self)
+
+    def _take_lease(self) -> None:
+        """Count the request where its principal is limited.
+
+        Raises:
+          RequestError: it may not be made now.
+        """
+        principal = self._visit.principal
+        if self._access is not None and principal is not None:
+            self._lease = self._access.allowances.admit(principal, self._visit.headers)
 
     def _submit(self, ask: Ask, choice: "_ChoiceSink", remaining_s: float) -> None:
         request_id = self._generator.submit(
@@ -187,6 +208,8 @@ class Generation:
         """Take what a choice has got."""
         if self._is_over:
             return
+        if self._lease is not None:
+            self._count(self._lease, choice, delta)
         if delta.prompt_tokens:
             choice.prompt_tokens = delta.prompt_tokens
         choice.completion_tokens += len(delta.token_ids)
@@ -201,6 +224,13 @@ class Generation:
             self._unfinished -= 1
             if self._unfinished == 0:
                 self._complete()
+
+    def _count(self, lease: Lease, choice: "_ChoiceSink", delta: Delta) -> None:
+        """Count what a delta has cost. Of the choices of a prompt the first counts its tokens."""
+        tokens = len(delta.token_ids)
+        if choice.index % self._order.choices_per_prompt == 0:
+            tokens += max(0, delta.prompt_tokens - choice.prompt_tokens)
+        lease.count_tokens(tokens)
 
     def flush(self, now_s: float) -> None:
         """Bring the client what was pushed."""
@@ -252,6 +282,8 @@ class Generation:
         for request_id in self._request_ids:
             self._generator.cancel(request_id, outcome)
         self._request_ids.clear()
+        if self._lease is not None:
+            self._lease.end()
         for each in self._ids:
             self._open_requests.discard(each, self)
 

@@ -1,12 +1,14 @@
 """What every HTTP request passes, in and out: the one place for what concerns all routes.
 
-In: correlation id, Host, Origin. Out: headers of all answers, the one error shape, one line in
-the log and, of what asked for tokens, in the audit log. Keys and metrics will join here. Both
-faces call it, in this order: `arrive`, `admit`, then `refuse` or `note_bug` where there is no
-answer, `dress` for whatever is answered, and `depart`. All of it is synchronous.
+In: correlation id, Host, Origin, and who it is. Out: headers of all answers, the one error shape,
+one line in the log and, of what asked for tokens, in the audit log. Both faces call it, in this
+order: `arrive`, `admit`, `conclude` where `admit` left something pending, then `refuse` or
+`note_bug` where there is no answer, `dress` for whatever is answered, and `depart`. All of it is
+synchronous. What somebody may do on a route is checked there, by the one table of `rights`.
 
-Rule: the log shows where a bug is, never the message of a foreign exception: those quote
-      what clients sent.
+Rule 1: the log shows where a bug is, never the message of a foreign exception: those quote
+        what clients sent.
+Rule 2: who is not known gets to no route, known or not, but to those that are open to all.
 """
 
 import traceback
@@ -20,6 +22,9 @@ from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.ids import new_correlation_id
 from rbee.logs import Log
+from rbee.supervisor.access.access import Access, DeniedError, Pending
+from rbee.supervisor.access.principal import ANYBODY, Principal
+from rbee.supervisor.access.rights import OPEN_PATHS
 from rbee.supervisor.api.admission import (
     CORRELATION_HEADER,
     check_correlation_id,
@@ -28,6 +33,7 @@ from rbee.supervisor.api.admission import (
 )
 from rbee.supervisor.api.answers import Answer
 from rbee.supervisor.api.audited import record_end
+from rbee.supervisor.api.cors import granting_headers, is_preflight
 from rbee.supervisor.api.problems import problem_answer
 from rbee.supervisor.api.visit import Headers, Visit
 
@@ -40,30 +46,66 @@ _OF_ALL_ANSWERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-opt
 class Guard:
     """What all requests of all faces pass."""
 
-    def __init__(self, config: ServerConfig, log: Log, audit: Audit = NO_AUDIT) -> None:
+    def __init__(
+        self,
+        config: ServerConfig,
+        log: Log,
+        audit: Audit = NO_AUDIT,
+        access: Access | None = None,
+    ) -> None:
         self._allowed_hosts = config.allowed_hosts
+        self._allowed_origins = frozenset(config.allowed_origins)
+        self._access = access
         self._log = log
         self._audit = audit
 
-    def arrive(self, method: str, headers: Headers) -> Visit:
-        """A request is here. Whatever becomes of it, `depart` is called once."""
-        return Visit(method, headers, new_correlation_id(), trio.current_time())
+    def arrive(self, method: str, headers: Headers, address: str) -> Visit:
+        """A request is here. Whatever becomes of it, `depart` is called once.
 
-    def admit(self, visit: Visit) -> None:
+        Args:
+          address: the client's, without the port; "" where it has none.
+        """
+        return Visit(method, headers, new_correlation_id(), trio.current_time(), address)
+
+    def admit(self, visit: Visit, path: str) -> Pending | None:
         """Check what is asked of every request, before its route is looked at.
+
+        Args:
+          path: decoded, without the query.
+        Returns:
+          None: go on. Else call `conclude` once that is done.
 
         Raises:
           RequestError: it gets no further.
         """
         given = check_correlation_id(visit.values(CORRELATION_HEADER))
         visit.correlation_id = given or visit.correlation_id
-        hosts = visit.values("host")
-        check_host(hosts, self._allowed_hosts)
-        check_origin(visit.values("origin"), hosts, self._allowed_hosts)
+        self._check_source(visit)
+        if path in OPEN_PATHS or visit.is_preflight:
+            return None
+        found: Principal | Pending = ANYBODY
+        if self._access is not None:
+            found = self._access.identify(
+                visit.values("authorization"), visit.values("x-api-key"), visit.address
+            )
+        if isinstance(found, Pending):
+            return found
+        visit.principal = found
+        return None
+
+    def conclude(self, visit: Visit, pending: Pending) -> None:
+        """It is known now who makes the request; or it will not be found out.
+
+        Raises:
+          RequestError: it gets no further.
+        """
+        visit.principal = pending.principal()
 
     def refuse(self, visit: Visit, error: RequestError) -> Answer:
         """The answer to a request that cannot be answered."""
         visit.outcome = error.code.value
+        if isinstance(error, DeniedError):
+            visit.denial = error
         return problem_answer(error, visit.correlation_id)
 
     def note_bug(self, visit: Visit, bug: Exception) -> Answer:
@@ -90,6 +132,8 @@ class Guard:
         duration_s = trio.current_time() - visit.arrived_s
         if visit.model:
             record_end(self._audit, visit, outcome, duration_s)
+        if self._access is not None:
+            self._note_who(self._access, visit)
         tell = self._log.debug if visit.is_quiet else self._log.info
         tell(
             "request_done",
@@ -101,6 +145,26 @@ class Guard:
             duration_s=round(duration_s, 4),
             **visit.facts,
         )
+
+    def _check_source(self, visit: Visit) -> None:
+        """Whether the request may come from where it comes from."""
+        hosts = visit.values("host")
+        is_open = self._access is None or self._access.is_open
+        any_name = not is_open and not self._allowed_hosts
+        check_host(hosts, self._allowed_hosts, any_name=any_name)
+        origin = check_origin(
+            visit.values("origin"), hosts, self._allowed_hosts, self._allowed_origins,
+            any_name=any_name,
+        )  # fmt: skip
+        if origin:
+            visit.headers += granting_headers(origin)
+            visit.is_preflight = is_preflight(visit)
+
+    def _note_who(self, access: Access, visit: Visit) -> None:
+        if visit.denial is not None:
+            access.note_denial(visit.denial, visit.route, visit.address)
+        elif visit.principal is not None:
+            access.note_use(visit.principal, visit.route, visit.address)
 
 
 def _describe(bug: BaseException) -> dict[str, str]:

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from rbee.supervisor.api.answers import Answer
 from rbee.supervisor.api.openai import GenerationRoute
+from rbee.supervisor.api.visit import Visit
 
 
 @dataclass(frozen=True, slots=True)
 class HotGet:
     """A route that only reads the supervisor's own state."""
 
-    answer: Callable[[], Answer]
+    answer: Callable[[Visit], Answer]
     is_quiet: bool
 
 

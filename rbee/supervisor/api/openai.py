@@ -9,7 +9,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee.config import ServerConfig
-from rbee.errors import ErrorCode, RequestError
+from rbee.errors import ErrorCode, RequestError, model_not_found
 from rbee.ids import new_answer_id
 from rbee.supervisor.api.asgi_reply import AsgiReply
 from rbee.supervisor.api.audited import record_start
@@ -68,7 +68,12 @@ class GenerationRoute:
         )
 
     def open(self, order: Order, limits: TimeLimits, visit: Visit, reply: Reply) -> Generation:
-        """The generation of an order; `Generation.start` submits it."""
+        """The generation of an order; `Generation.start` submits it.
+
+        Raises:
+          RequestError: who makes it may not use the model, or nothing any more.
+        """
+        self._check_principal(visit, order.model)
         visit.model = order.model
         record_start(self.surroundings.audit, visit, order)
         visit.facts.update(model=order.model, stream=order.is_streamed, choices=len(order.asks))
@@ -77,6 +82,14 @@ class GenerationRoute:
         return Generation(
             self.surroundings, answer_id, order, shape, reply=reply, visit=visit, limits=limits
         )
+
+    def _check_principal(self, visit: Visit, model: str) -> None:
+        """A body may take its time: who was let in with its head may have lost the right since."""
+        principal, access = visit.principal, self.surroundings.access
+        if principal is None or not principal.may_use(model):
+            raise model_not_found()
+        if access is not None and (fault := access.lapsed(principal)) is not None:
+            raise fault
 
 
 def generation_routes(

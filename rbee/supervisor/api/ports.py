@@ -8,12 +8,13 @@ from typing import Protocol
 
 from rbee.ask import Ask
 from rbee.errors import RequestError
+from rbee.store import KeyRow
 from rbee.supervisor.views import BreakerView, CrashView, ModelView, Readiness, WorkerView
 from rbee.wire import Delta
 
 __all__ = [
-    "BreakerView", "CrashView", "Generator", "ModelView", "Operations", "Readiness", "Sink",
-    "WorkerView",
+    "BreakerView", "CrashView", "Generator", "KeyStore", "ModelView", "Operations", "Readiness",
+    "Sink", "WorkerView",
 ]  # fmt: skip
 
 
@@ -53,6 +54,36 @@ class Generator(Protocol):
 
     def cancel(self, request_id: int, reason: str) -> None:
         """End a request. Ids that are done or unknown are ignored."""
+        ...
+
+
+class KeyStore(Protocol):
+    """The API keys, and what can be done to them.
+
+    What changes them waits for the disk. It raises `StoreError` where that could not be done.
+    """
+
+    @property
+    def state(self) -> str:
+        """Whether they can be changed now: "ok"; or "unavailable", "replaced"."""
+        ...
+
+    def rows(self) -> list[KeyRow]:
+        """All of them, as they were a moment ago."""
+        ...
+
+    def row(self, key_id: str) -> KeyRow | None: ...
+
+    async def add(self, row: KeyRow) -> None:
+        """Keep a new key; it is good from then on."""
+        ...
+
+    async def replace(self, old_id: str, new: KeyRow, *, retired_s: int) -> None:
+        """Keep a new key, and let an old one expire at that Unix time."""
+        ...
+
+    async def revoke(self, key_id: str, now_s: int, reason: str) -> bool:
+        """Revoke a key; it is good for nothing from then on. False: there is none to revoke."""
         ...
 
 

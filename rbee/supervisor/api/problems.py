@@ -27,6 +27,7 @@ class Problem:
 
 _INVALID: Final = "invalid_request_error"
 _FORBIDDEN: Final = "permission_error"
+_TOO_MUCH: Final = "rate_limit_error"
 _SERVER: Final = "server_error"
 
 PROBLEMS: Final[Mapping[ErrorCode, Problem]] = {
@@ -35,17 +36,21 @@ PROBLEMS: Final[Mapping[ErrorCode, Problem]] = {
     ErrorCode.UNSUPPORTED_PARAMETER: Problem(400, _INVALID),
     ErrorCode.CONTEXT_LENGTH_EXCEEDED: Problem(400, _INVALID),
     ErrorCode.INVALID_API_KEY: Problem(401, "authentication_error"),
+    ErrorCode.PERMISSION_DENIED: Problem(403, _FORBIDDEN),
     ErrorCode.FORBIDDEN_HOST: Problem(403, _FORBIDDEN),
     ErrorCode.FORBIDDEN_ORIGIN: Problem(403, _FORBIDDEN),
     ErrorCode.NOT_FOUND: Problem(404, _INVALID),
     ErrorCode.MODEL_NOT_FOUND: Problem(404, _INVALID),
     ErrorCode.WORKER_NOT_FOUND: Problem(404, _INVALID),
+    ErrorCode.KEY_NOT_FOUND: Problem(404, _INVALID),
     ErrorCode.METHOD_NOT_ALLOWED: Problem(405, _INVALID),
     ErrorCode.BODY_TIMEOUT: Problem(408, _INVALID),
     ErrorCode.BODY_TOO_LARGE: Problem(413, _INVALID),
     ErrorCode.UNSUPPORTED_MEDIA_TYPE: Problem(415, _INVALID),
     ErrorCode.REQUEST_QUARANTINED: Problem(422, _INVALID),
-    ErrorCode.QUEUE_FULL: Problem(429, "rate_limit_error"),
+    ErrorCode.AUTHENTICATION_THROTTLED: Problem(429, _TOO_MUCH),
+    ErrorCode.QUEUE_FULL: Problem(429, _TOO_MUCH),
+    ErrorCode.RATE_LIMITED: Problem(429, _TOO_MUCH),
     # Nobody is left to read it: it stands in the log only.
     ErrorCode.SLOW_CLIENT: Problem(408, _INVALID),
     ErrorCode.INTERNAL_ERROR: Problem(500, _SERVER),
@@ -54,10 +59,13 @@ PROBLEMS: Final[Mapping[ErrorCode, Problem]] = {
     ErrorCode.DRAINING: Problem(503, _SERVER),
     ErrorCode.MODEL_UNAVAILABLE: Problem(503, _SERVER),
     ErrorCode.WORKER_FAILED: Problem(503, _SERVER),
+    ErrorCode.STORE_UNAVAILABLE: Problem(503, _SERVER),
+    ErrorCode.AUDIT_UNAVAILABLE: Problem(503, _SERVER),
     ErrorCode.DEADLINE_EXCEEDED: Problem(504, _SERVER),
 }
 
 RETRIABLE: Final = frozenset({429, 503})
+UNAUTHORISED: Final = 401
 
 # The rest of the body was not read, so nothing more can be read from this connection.
 _UNREAD: Final = frozenset({ErrorCode.BODY_TIMEOUT, ErrorCode.BODY_TOO_LARGE})
@@ -92,6 +100,8 @@ def problem_answer(error: RequestError, correlation_id: str) -> Answer:
     seconds = retry_after(error)
     if seconds is not None:
         headers.append((b"retry-after", b"%d" % seconds))
+    if PROBLEMS[error.code].status == UNAUTHORISED:
+        headers.append((b"www-authenticate", b"Bearer"))  # RFC 9110, 11.6.1
     if error.code in _UNREAD:
         headers.append((b"connection", b"close"))
     problem = problem_object(error, correlation_id)

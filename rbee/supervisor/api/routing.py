@@ -8,6 +8,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.access.rights import check_right
 from rbee.supervisor.api.answers import Answer
 from rbee.supervisor.api.fields import Findings, is_field_name
 from rbee.supervisor.api.visit import visit_of
@@ -16,7 +17,7 @@ Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 
 class ByMethod:
-    """Gives a request to the endpoint of its method. HEAD goes where GET goes.
+    """Gives a request to the endpoint of its method, if it may go there. HEAD goes where GET goes.
 
     Args:
       path: as the table of routes has it; for the log.
@@ -44,6 +45,7 @@ class ByMethod:
             visit.headers.append((b"allow", self.allow.encode()))
             message = f"this route takes {self.allow}"
             raise RequestError(ErrorCode.METHOD_NOT_ALLOWED, message)
+        check_right(visit.principal, scope["method"], self._path)
         if scope["query_string"] and not self._is_quiet:
             raise _has_query(scope["query_string"])
         answer = await endpoint(Request(scope, receive, send))

@@ -9,6 +9,9 @@ from typing import Any, Final, cast
 
 from starlette.types import Scope
 
+from rbee.supervisor.access.access import DeniedError
+from rbee.supervisor.access.principal import Principal
+
 _KEY: Final = "rbee.visit"
 
 Headers = Mapping[str, list[str]]
@@ -27,6 +30,10 @@ class Visit:
     request_headers: Headers
     correlation_id: str
     arrived_s: float  # on the clock of deadlines
+    address: str = ""  # the client's, without the port; "" where it has none
+    principal: Principal | None = None  # who makes it; None: not known, or nobody asks
+    denial: DeniedError | None = None  # why they were not let in
+    is_preflight: bool = False  # a browser asks whether a page of an allowed origin may ask
     route: str = "none"  # the path as the table of routes has it, never as the client sent it
     model: str = ""  # that is asked for tokens, once the request was read
     is_quiet: bool = False  # a probe that would fill the log

@@ -9,14 +9,15 @@ Rule 3: each request that has come in departs past the guard exactly once.
 
 import contextlib
 import socket
+from dataclasses import dataclass
 from typing import Final
 
 import trio
 
-from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.api.answers import JSON_TYPE, Answer
-from rbee.supervisor.api.asgi_reply import STREAM_HEADERS
-from rbee.supervisor.api.events import failure_events
+from rbee.errors import RequestError
+from rbee.supervisor.access.access import Pending
+from rbee.supervisor.access.rights import check_right
+from rbee.supervisor.access.verifier import VERIFICATION_TIMEOUT_S
 from rbee.supervisor.api.generation import Generation
 from rbee.supervisor.api.request_body import body_timeout, check_body_headers
 from rbee.supervisor.api.visit import Visit, read_headers
@@ -24,15 +25,29 @@ from rbee.supervisor.lane.carrier import Carrier
 from rbee.supervisor.lane.client_socket import ClientSocket
 from rbee.supervisor.lane.head import Head
 from rbee.supervisor.lane.machine import HandOver, Machine, Refused, Request
-from rbee.supervisor.lane.state import RECEIVING, State, receiving_state, receiving_timeout_s
+from rbee.supervisor.lane.replier import BUG, Replier
+from rbee.supervisor.lane.state import (
+    AT_WORK,
+    RECEIVING,
+    State,
+    receiving_state,
+    receiving_timeout_s,
+)
 
 # Requests of one client that are answered before the others get their turn.
 _REQUESTS_PER_TURN: Final = 16
 
-_BUG: Final = ErrorCode.INTERNAL_ERROR.value
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A request that waits until it is known who makes it."""
+
+    head: Head
+    body: bytes | None  # None: it has not come in time
+    pending: Pending
 
 
-class Connection:
+class Connection(Replier):
     """A client's connection. The `Reply` of the generation that it answers with.
 
     Args:
@@ -40,8 +55,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_carrier", "_client", "_generation", "_has_more", "_machine", "_shared",
-        "_state", "_visit", "_wait_due_s", "peer", "sock", "tick",
+        "_carrier", "_generation", "_has_more", "_held", "_state", "_wait_due_s",
+        "peer", "sock", "tick",
     )  # fmt: skip
 
     def __init__(
@@ -51,18 +66,20 @@ class Connection:
         peer: tuple[str, int] | None,
     ) -> None:
         shared = carrier.shared
+        super().__init__(
+            shared,
+            Machine(shared.limits, shared.hot.has, shared.body_bytes_max, shared.date),
+            ClientSocket(sock, shared.limits.send_deadline_s),
+        )
         self.sock = sock
         self.peer = peer
         self.tick = -1
         self._carrier = carrier
-        self._shared = shared
-        self._machine = Machine(shared.limits, shared.hot.has, shared.body_bytes_max, shared.date)
         self._state = State.HEAD
         self._wait_due_s = trio.current_time() + shared.limits.headers_timeout_s
-        self._client = ClientSocket(sock, shared.limits.send_deadline_s)
         self._has_more = False  # received, and to be looked at in the next turn
-        self._visit: Visit | None = None
         self._generation: Generation | None = None
+        self._held: _Held | None = None  # while VERIFYING
 
     @property
     def peer_name(self) -> str:
@@ -133,6 +150,9 @@ class Connection:
                 return False  # seen when its last answer was sent
             if self._client.parked_bytes and self._state is State.IDLE:
                 return False  # one answer after the other
+            if self._held is not None and self._held.pending.verification.is_done:
+                self._resume(self._held)
+                continue
             match self._machine.next_event():
                 case None:
                     self._note_receiving()
@@ -164,6 +184,8 @@ class Connection:
             self._give_up()
         elif self._state is State.ANSWERING:
             self._check_time()
+        elif self._held is not None:
+            self._resume(self._held)
         elif self._state is State.BODY:
             self._serve(self._machine.give_up_body(), None)
         else:
@@ -186,8 +208,9 @@ class Connection:
             self._generation.abandon(outcome)
         if self._visit is not None:
             self._visit.note_outcome(outcome)
-        is_incomplete = self._client.parked_bytes or self._state is State.ANSWERING
+        is_incomplete = self._client.parked_bytes or self._state in AT_WORK
         self._state = State.GONE
+        self._held = None
         self._carrier.forget(self)
         if is_incomplete:
             self._client.abort()
@@ -201,50 +224,6 @@ class Connection:
             self._carrier.forget(self)
             self._client.close()
 
-    # --- for the generation: see `Reply`. What goes wrong here ends the connection
-
-    def answer(self, body: bytes) -> None:
-        try:
-            self._answer(Answer(200, [JSON_TYPE], body))
-        except Exception:
-            self.abort(_BUG)
-            raise
-
-    def write(self, payload: bytes) -> None:
-        try:
-            if payload:
-                assert self._visit is not None
-                chunk = self._machine.chunk
-                if self._visit.status is None:
-                    self._send(self._stream_head() + chunk(payload))
-                else:
-                    self._send(chunk(payload))
-            if self._client.parked_bytes > self._shared.limits.parked_bytes_max:
-                self._give_up()
-        except Exception:
-            self.abort(_BUG)
-            raise
-
-    def end(self, last_words: bytes) -> None:
-        try:
-            machine = self._machine
-            self._send(self._stream_head() + machine.chunk(last_words) + machine.finish())
-            self._complete()
-        except Exception:
-            self.abort(_BUG)
-            raise
-
-    def fail(self, error: RequestError) -> None:
-        assert self._visit is not None
-        if self._visit.status is not None:
-            self.end(failure_events(error, self._visit.correlation_id))
-            return
-        try:
-            self._answer(self._shared.guard.refuse(self._visit, error))
-        except Exception:
-            self.abort(_BUG)
-            raise
-
     # --- one request
 
     def _serve(self, head: Head, body: bytes | None) -> None:
@@ -253,10 +232,28 @@ class Connection:
         Args:
           body: None: it has not come in time.
         """
-        guard = self._shared.guard
-        visit = self._visit = guard.arrive(head.method, read_headers(head.headers))
+        self._visit = self._arrive(head)
+        self._respond(head, body, None)
+
+    def _arrive(self, head: Head) -> Visit:
+        address = self.peer[0] if self.peer else ""
+        return self._shared.guard.arrive(head.method, read_headers(head.headers), address)
+
+    def _resume(self, held: "_Held") -> None:
+        """It is known now who makes the request that waits; or will not be found out."""
+        self._held = None
+        self._respond(held.head, held.body, held.pending)
+
+    def _respond(self, head: Head, body: bytes | None, verified: Pending | None) -> None:
+        guard, visit = self._shared.guard, self._visit
+        assert visit is not None
         try:
-            guard.admit(visit)
+            if verified is not None:
+                guard.conclude(visit, verified)
+            elif (pending := guard.admit(visit, head.path)) is not None:
+                self._hold(_Held(head, body, pending))
+                return
+            check_right(visit.principal, head.method, head.path)
             if head.method == "GET":
                 self._get(head.path, visit)
             else:
@@ -265,13 +262,25 @@ class Connection:
             self._answer(guard.refuse(visit, error))
         except Exception as bug:  # noqa: BLE001  # it ends this request, and no other
             if self._generation is not None:
-                self._generation.abandon(_BUG)
+                self._generation.abandon(BUG)
             self._answer(guard.note_bug(visit, bug))
+
+    def _hold(self, held: "_Held") -> None:
+        """Wait until it is known who makes a request. Nothing else of this client is looked at."""
+        self._held = held
+        self._state = State.VERIFYING
+        self._wait_due_s = trio.current_time() + VERIFICATION_TIMEOUT_S
+        held.pending.verification.call_when_done(self._call_soon_if_held)
+        self._carrier.watch(self)
+
+    def _call_soon_if_held(self) -> None:
+        if self._held is not None:
+            self._carrier.call_soon(self)
 
     def _get(self, path: str, visit: Visit) -> None:
         hot = self._shared.hot.gets[path]
         visit.route, visit.is_quiet = path, hot.is_quiet
-        self._answer(hot.answer())
+        self._answer(hot.answer(visit))
 
     def _generate(self, path: str, visit: Visit, body: bytes | None) -> None:
         route = self._shared.hot.posts[path]
@@ -302,23 +311,10 @@ class Connection:
     def _note_broken_off(self) -> None:
         """The connection ends in the middle of a body: the request departs unanswered."""
         head, guard = self._machine.give_up_body(), self._shared.guard
-        self._visit = guard.arrive(head.method, read_headers(head.headers))
+        self._visit = self._arrive(head)
         with contextlib.suppress(RequestError):
-            guard.admit(self._visit)
+            guard.admit(self._visit, head.path)
         self._visit.route = head.path
-
-    def _stream_head(self) -> bytes:
-        """The head of the stream, if it has not left."""
-        assert self._visit is not None
-        if self._visit.status is not None:
-            return b""
-        return self._machine.begin(200, self._shared.guard.dress(self._visit, 200, STREAM_HEADERS))
-
-    def _answer(self, answer: Answer) -> None:
-        assert self._visit is not None
-        headers = self._shared.guard.dress(self._visit, answer.status, answer.headers)
-        self._send(self._machine.answer(answer.status, headers, answer.body))
-        self._complete()
 
     def _complete(self) -> None:
         """The answer is complete, as far as we are concerned."""
@@ -328,7 +324,7 @@ class Connection:
         if not self._machine.can_go_on:
             self._leave()
             return
-        if self._state is State.ANSWERING and self._machine.has_unread:
+        if self._state in AT_WORK and self._machine.has_unread:
             self._carrier.call_soon(self)
         self._rest()
 

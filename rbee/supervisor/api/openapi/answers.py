@@ -12,10 +12,15 @@ from msgspec import UNSET, Meta, UnsetType
 from rbee.ask import FinishReason
 from rbee.errors import ErrorCode
 from rbee.ids import CORRELATION_ID
+from rbee.supervisor.access.api_key import KEY_ID
+from rbee.supervisor.access.instant import RFC_3339
+from rbee.supervisor.access.principal import Limits, Role
 from rbee.supervisor.views import BreakerView, CrashView, Readiness, WorkerView
 
 Count = Annotated[int, Meta(ge=0)]
 CorrelationId = Annotated[str, Meta(pattern=f"^{CORRELATION_ID.pattern}$")]
+KeyId = Annotated[str, Meta(pattern=f"^{KEY_ID.pattern}$")]
+Time = Annotated[str, Meta(pattern=f"^{RFC_3339.pattern}$")]
 ErrorType = Literal[
     "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error",
     "server_error",
@@ -117,6 +122,57 @@ class Crashes(Body, frozen=True):
     """The crash reports that are kept."""
 
     crashes: tuple[CrashView, ...]
+
+
+# --- keys
+
+
+class Permission(Body, frozen=True):
+    """What one's own credential may do."""
+
+    actor: str
+    role: Role
+    models: tuple[str, ...] | None
+    limits: Limits
+    expires: Time | None
+    rights: tuple[str, ...]
+
+
+class KeyEntry(Body, frozen=True):
+    """An API key, without what opens anything."""
+
+    id: KeyId
+    object: Literal["key"]
+    name: str
+    fingerprint: str
+    role: Role
+    models: tuple[str, ...] | None
+    limits: Limits
+    created: Time
+    expires: Time | None
+    revoked: Time | None
+    revoked_for: str | None
+
+
+class NewKey(KeyEntry, frozen=True):
+    """An API key that was just made. It is not shown again."""
+
+    key: str
+
+
+class Keys(Body, frozen=True):
+    """All API keys."""
+
+    keys: tuple[KeyEntry, ...]
+    store: Literal["ok", "unavailable", "replaced"]
+
+
+class RevokedKey(Body, frozen=True):
+    """An API key that opens nothing any more."""
+
+    id: KeyId
+    object: Literal["key"]
+    revoked: Literal[True]
 
 
 # --- completions

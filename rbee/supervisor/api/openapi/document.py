@@ -8,11 +8,13 @@ import msgspec
 
 from rbee import __version__
 from rbee.errors import ErrorCode
+from rbee.supervisor.access.rights import OPEN_PATHS
 from rbee.supervisor.api.openapi.answers import Error
 from rbee.supervisor.api.openapi.operations import (
     BEFORE_ROUTES,
     CORRELATION,
     OF_ALL_ROUTES,
+    OF_KEYED_ROUTES,
     OPERATIONS,
     Content,
     Operation,
@@ -64,6 +66,7 @@ def make_document() -> dict[str, Any]:
         "components": {
             "schemas": components,
             "headers": _HEADERS,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "parameters": {CORRELATION.name: _parameter(CORRELATION)},
         },
     }
@@ -72,7 +75,8 @@ def make_document() -> dict[str, Any]:
 def statuses(operation: Operation) -> dict[int, frozenset[ErrorCode]]:
     """With which error codes an operation may answer, by status."""
     found = dict(BEFORE_ROUTES)
-    for code in operation.codes | OF_ALL_ROUTES:
+    keyed = frozenset() if operation.path in OPEN_PATHS else OF_KEYED_ROUTES
+    for code in operation.codes | OF_ALL_ROUTES | keyed:
         status = PROBLEMS[code].status
         found[status] = found.get(status, frozenset()) | {code}
     return found
@@ -94,6 +98,7 @@ def _operation(operation: Operation, schema_of: dict[type, Any]) -> dict[str, An
         "operationId": operation.id,
         "summary": operation.summary,
         "tags": [operation.group],
+        "security": [] if operation.path in OPEN_PATHS else [{"key": []}],
         "parameters": [
             *map(_parameter, operation.parameters),
             {"$ref": f"#/components/parameters/{CORRELATION.name}"},

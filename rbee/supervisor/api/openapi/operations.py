@@ -6,12 +6,14 @@ from typing import Final
 
 from rbee.errors import ErrorCode
 from rbee.ids import CORRELATION_ID, WORKER_ID
+from rbee.supervisor.access.api_key import KEY_ID
 from rbee.supervisor.api.admission import CORRELATION_HEADER
 from rbee.supervisor.api.chat_body import CHAT_SCHEMA
 from rbee.supervisor.api.completion_body import COMPLETION_SCHEMA
 from rbee.supervisor.api.deadlines import DEADLINE_HEADER, DEADLINE_SCHEMA, TIMEOUT_HEADER
 from rbee.supervisor.api.deadlines import TIMEOUT_SCHEMA as TIMEOUT
 from rbee.supervisor.api.fields import Schema
+from rbee.supervisor.api.key_body import ORDER_SCHEMA, ROTATION_SCHEMA
 from rbee.supervisor.api.openapi import answers
 from rbee.supervisor.api.parameters import MODEL_SCHEMA
 
@@ -58,6 +60,12 @@ OF_ALL_ROUTES: Final = frozenset(
         ErrorCode.INTERNAL_ERROR,
     }
 )  # fmt: skip
+# What whoever is not let in is told, on every route but those that are open to all.
+OF_KEYED_ROUTES: Final = frozenset(
+    {
+        ErrorCode.INVALID_API_KEY, ErrorCode.AUTHENTICATION_THROTTLED, ErrorCode.PERMISSION_DENIED,
+    }
+)  # fmt: skip
 # What is refused before a route is known: a head that is too long, a connection too many.
 BEFORE_ROUTES: Final[Mapping[int, frozenset[ErrorCode]]] = {
     414: frozenset({ErrorCode.INVALID_REQUEST}),
@@ -67,7 +75,7 @@ BEFORE_ROUTES: Final[Mapping[int, frozenset[ErrorCode]]] = {
 # What no answer over HTTP has: no route has these, or nobody is left to read it.
 NOT_OF_A_ROUTE: Final = frozenset(
     {
-        ErrorCode.INVALID_API_KEY, ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.SLOW_CLIENT,
+        ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.SLOW_CLIENT,
     }
 )  # fmt: skip
 
@@ -77,8 +85,15 @@ _GENERATES: Final = _QUERY | {
     ErrorCode.BODY_TIMEOUT, ErrorCode.BODY_TOO_LARGE, ErrorCode.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.REQUEST_QUARANTINED, ErrorCode.QUEUE_FULL, ErrorCode.MODEL_UNAVAILABLE,
     ErrorCode.DRAINING, ErrorCode.WORKER_FAILED, ErrorCode.ENGINE_FAILED, ErrorCode.CANCELLED,
-    ErrorCode.DEADLINE_EXCEEDED,
+    ErrorCode.DEADLINE_EXCEEDED, ErrorCode.RATE_LIMITED,
 }  # fmt: skip
+_CHANGES_KEYS: Final = _QUERY | {ErrorCode.STORE_UNAVAILABLE, ErrorCode.AUDIT_UNAVAILABLE}
+_TAKES_BODY: Final = frozenset(
+    {
+        ErrorCode.INVALID_JSON, ErrorCode.BODY_TIMEOUT, ErrorCode.BODY_TOO_LARGE,
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    }
+)  # fmt: skip
 
 CORRELATION: Final = Parameter(
     CORRELATION_HEADER,
@@ -95,6 +110,13 @@ _SLOT: Final = Parameter(
     "path",
     {"type": "string", "pattern": f"^{WORKER_ID.pattern}$"},
     "A slot that GET /v1/rbee/workers lists.",
+)
+
+_KEY: Final = Parameter(
+    "id",
+    "path",
+    {"type": "string", "pattern": f"^{KEY_ID.pattern}$"},
+    "A key that GET /v1/rbee/keys lists.",
 )
 
 # Any type of JSON: a crash report is written by one version and read by others.
@@ -167,6 +189,22 @@ OPERATIONS: Final = (
         "GET", "/v1/rbee/crashes/{crash}", "show_crash", "operators", "One crash report",
         {200: (Content("application/json", _ANY_OBJECT),)}, _QUERY | {ErrorCode.NOT_FOUND}, None,
         (Parameter("crash", "path", {"type": "string", "maxLength": 256}, "Its id."),),
+    ),
+    _read("/v1/auth/permission", "show_permission", "keys", "What one's own key may do",
+          answers.Permission),
+    _read("/v1/rbee/keys", "list_keys", "keys", "All keys", answers.Keys),
+    Operation(
+        "POST", "/v1/rbee/keys", "create_key", "keys", "Makes a key", {201: (answers.NewKey,)},
+        _CHANGES_KEYS | _TAKES_BODY, ORDER_SCHEMA,
+    ),
+    Operation(
+        "DELETE", "/v1/rbee/keys/{id}", "revoke_key", "keys", "Revokes a key; what it runs ends",
+        {200: (answers.RevokedKey,)}, _CHANGES_KEYS | {ErrorCode.KEY_NOT_FOUND}, None, (_KEY,),
+    ),
+    Operation(
+        "POST", "/v1/rbee/keys/{id}/rotate", "rotate_key", "keys", "Puts a key in another's place",
+        {201: (answers.NewKey,)}, _CHANGES_KEYS | _TAKES_BODY | {ErrorCode.KEY_NOT_FOUND},
+        ROTATION_SCHEMA, (_KEY,),
     ),
     _read("/openapi.json", "show_openapi", "description", "This document",
           Content("application/json", _ANY_OBJECT)),

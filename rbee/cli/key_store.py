@@ -1,0 +1,66 @@
+"""The store of the keys, as commands find it: a server need not run, and may."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rbee.config import Config
+    from rbee.supervisor.bind import Bind
+
+ADMIN_KEY_FILE = "admin.key"
+
+
+def state_dir_of(config: "Config") -> Path:
+    """Where a server with that configuration keeps what outlives it."""
+    from rbee.supervisor.crashes import default_state_dir
+
+    return Path(config.server.state_dir or default_state_dir()).absolute()
+
+
+def state_dir_for(config: Path | None, state_dir: Path | None) -> Path:
+    """The folder that a command was given; else as the configuration has it.
+
+    Raises:
+      ConfigError: the configuration cannot be used.
+    """
+    from rbee.cli.effective_config import configuration
+
+    return state_dir.absolute() if state_dir is not None else state_dir_of(configuration(config))
+
+
+def has_usable_key(config: "Config") -> bool:
+    """Whether a server with that configuration would know a key that opens something.
+
+    Raises:
+      StoreError: there is a store, and it cannot be read.
+    """
+    from rbee.store import FILE_NAME, open_store
+    from rbee.supervisor.access.keyring import Keyring
+
+    store = open_store(state_dir_of(config) / FILE_NAME, create=False)
+    if store is None:
+        return False
+    with store:
+        keyring = Keyring()
+        keyring.replace(store.keys.all())
+        return keyring.has_usable_keys(time.time())
+
+
+def check_address(config: "Config") -> "Bind":
+    """Where a server with that configuration would listen.
+
+    Raises:
+      ConfigError: it would refuse to.
+      StoreError: there is a store of keys, and it cannot be read.
+    """
+    from rbee.supervisor.bind import check_bind, is_loopback, parse_bind
+
+    bind = parse_bind(config.server.bind)
+    check_bind(
+        bind,
+        has_credentials=is_loopback(bind.host) or has_usable_key(config),
+        has_tls=config.tls.is_on,
+        allow_plaintext=config.server.allow_plaintext,
+    )
+    return bind

@@ -1,0 +1,73 @@
+"""Puts together all that has to do with who may come in, and keeps it running beside the faces."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from rbee.audit import Audit
+from rbee.config import AccessConfig
+from rbee.logs import Log
+from rbee.store import FILE_NAME
+from rbee.supervisor.access.access import Access
+from rbee.supervisor.access.keeper import Keeper
+from rbee.supervisor.access.keyring import Keyring
+from rbee.supervisor.access.verifier import Verifier
+
+# How often it is looked for those who lost the right to what they run. With the looks at the
+# store this keeps a revoked key's streams below a second.
+SWEEP_EVERY_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """Who may come in, and the keys with which they do."""
+
+    access: Access
+    keeper: Keeper
+    verifier: Verifier
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether anybody can come in with what is there now."""
+        return self.access.keyring.has_usable_keys(time.time())
+
+    async def tend(self, end_lapsed: Callable[[], None]) -> None:
+        """Verify, look at the store and at the clock, until cancelled.
+
+        Args:
+          end_lapsed: ends what runs for those who are not let in any more.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.verifier.run)
+            nursery.start_soon(self.keeper.run)
+            while True:
+                await trio.sleep(SWEEP_EVERY_S)
+                self.access.tell_counted()
+                if not self.access.is_open:
+                    end_lapsed()
+
+
+@contextlib.contextmanager
+def open_gate(config: AccessConfig, state_dir: Path, log: Log, audit: Audit) -> Iterator[Gate]:
+    """The gate, until the end of the block.
+
+    A store that cannot be used is no error here: it is logged, and tried again.
+    """
+    keyring = Keyring(is_required=config.required)
+    keeper, verifier = Keeper(state_dir / FILE_NAME, keyring, log, audit), Verifier()
+    access = Access(keyring, verifier, clock=trio.current_time, unix_clock=time.time, audit=audit)
+    keeper.open()
+    if access.is_open:
+        log.warning(
+            "no_keys", effect="whoever reaches the server may do everything, without a key",
+            remedy="make one with `rbee init`, and from then on keys are asked for",
+        )  # fmt: skip
+    try:
+        yield Gate(access, keeper, verifier)
+    finally:
+        keeper.close()

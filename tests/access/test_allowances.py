@@ -1,0 +1,191 @@
+"""Limits of a key: buckets that fill again, leases, and what answers tell of them."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.access import allowances
+from rbee.supervisor.access.allowances import Allowances, Lease
+from rbee.supervisor.access.bucket import Bucket
+from rbee.supervisor.access.principal import ANYBODY, Limits, Principal, Role
+
+
+def test_a_bucket_is_full_at_first_and_fills_again_at_a_steady_pace() -> None:
+    bucket = Bucket(60, 0.0)
+    assert (bucket.left(0.0), bucket.wait_s(0.0), bucket.reset_s(0.0)) == (60, 0, 0)
+    bucket.take(60, 0.0)
+    assert (bucket.left(0.0), bucket.wait_s(0.0), bucket.reset_s(0.0)) == (0, 1, 60)
+    assert (bucket.left(10.0), bucket.wait_s(10.0), bucket.reset_s(10.0)) == (10, 0, 50)
+    assert bucket.left(1000.0) == 60
+
+
+def test_what_was_overdrawn_is_paid_back_first() -> None:
+    bucket = Bucket(60, 0.0)
+    bucket.take(90, 0.0)
+    assert (bucket.left(0.0), bucket.wait_s(0.0), bucket.reset_s(0.0)) == (0, 31, 90)
+    assert bucket.wait_s(31.0) == 0
+
+
+@given(
+    st.integers(1, 1000),
+    st.lists(st.tuples(st.floats(0, 30), st.integers(1, 50)), max_size=50),
+)
+def test_nobody_gets_more_than_a_full_bucket_and_what_flows_in(
+    per_minute: int, takes: list[tuple[float, int]]
+) -> None:
+    bucket, now_s, taken = Bucket(per_minute, 0.0), 0.0, 0
+    for pause_s, amount in takes:
+        now_s += pause_s
+        assert 0 <= bucket.left(now_s) <= per_minute
+        if bucket.left(now_s) >= amount:
+            bucket.take(amount, now_s)
+            taken += amount
+    assert taken <= per_minute + now_s * per_minute / 60 + 1e-6
+
+
+@given(st.integers(1, 10**6), st.integers(0, 10**6), st.floats(0, 1e6))
+def test_who_waits_as_long_as_told_gets_a_unit(per_minute: int, taken: int, now_s: float) -> None:
+    bucket = Bucket(per_minute, now_s)
+    bucket.take(taken, now_s)
+    wait_s = bucket.wait_s(now_s)
+    assert math.isfinite(wait_s)
+    assert bucket.left(now_s + wait_s + 1e-3 * (1 + wait_s)) >= 1
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def principal(**limits: int) -> Principal:
+    return Principal("key:abc", Role.USER, limits=Limits(**limits), credential_id="abc")
+
+
+def admitted(accounts: Allowances, who: Principal) -> Lease:
+    lease = accounts.admit(who, [])
+    assert lease is not None
+    return lease
+
+
+def refused(accounts: Allowances, who: Principal) -> tuple[RequestError, dict[bytes, bytes]]:
+    headers: list[tuple[bytes, bytes]] = []
+    with pytest.raises(RequestError) as caught:
+        accounts.admit(who, headers)
+    assert caught.value.code is ErrorCode.RATE_LIMITED
+    return caught.value, dict(headers)
+
+
+def test_who_has_no_limits_is_not_counted() -> None:
+    accounts, headers = Allowances(Clock()), list[tuple[bytes, bytes]]()
+    assert accounts.admit(ANYBODY, headers) is None
+    assert accounts.admit(principal(), headers) is None
+    assert headers == []
+
+
+def test_requests_a_minute_are_counted_when_they_are_admitted() -> None:
+    clock = Clock()
+    accounts, who = Allowances(clock), principal(requests_per_minute=2)
+    headers: list[tuple[bytes, bytes]] = []
+    accounts.admit(who, headers)
+    assert dict(headers) == {
+        b"x-ratelimit-limit-requests": b"2",
+        b"x-ratelimit-remaining-requests": b"1",
+        b"x-ratelimit-reset-requests": b"30s",
+    }
+    admitted(accounts, who)
+    error, told = refused(accounts, who)
+    assert "2 requests per minute" in error.message
+    assert error.retry_after_s == pytest.approx(30)
+    assert told[b"x-ratelimit-remaining-requests"] == b"0"
+    assert told[b"x-ratelimit-reset-requests"] == b"1m0s"
+    clock.now_s = 30.0
+    admitted(accounts, who)
+
+
+def test_tokens_are_counted_as_they_are_made_and_may_be_overdrawn() -> None:
+    clock = Clock()
+    accounts, who = Allowances(clock), principal(tokens_per_minute=60)
+    lease = admitted(accounts, who)
+    lease.count_tokens(50)
+    headers: list[tuple[bytes, bytes]] = []
+    second = accounts.admit(who, headers)
+    assert second is not None
+    assert (b"x-ratelimit-remaining-tokens", b"10") in headers
+    lease.count_tokens(70)
+    lease.count_tokens(0)
+    error, _ = refused(accounts, who)
+    assert "60 tokens per minute" in error.message
+    assert error.retry_after_s == pytest.approx(61)
+    clock.now_s = 61.0
+    admitted(accounts, who)
+
+
+def test_places_are_given_back_once() -> None:
+    accounts, who = Allowances(Clock()), principal(concurrent_requests=2)
+    first, second = admitted(accounts, who), admitted(accounts, who)
+    error, told = refused(accounts, who)
+    assert "2 concurrent requests" in error.message
+    assert told == {}
+    first.end()
+    first.end()
+    third = admitted(accounts, who)
+    refused(accounts, who)
+    second.end()
+    third.end()
+    admitted(accounts, who)
+
+
+def test_a_refused_request_takes_nothing() -> None:
+    accounts = Allowances(Clock())
+    who = principal(concurrent_requests=1, requests_per_minute=5)
+    lease = admitted(accounts, who)
+    for _ in range(20):
+        refused(accounts, who)
+    lease.end()
+    headers: list[tuple[bytes, bytes]] = []
+    accounts.admit(who, headers)
+    assert (b"x-ratelimit-remaining-requests", b"3") in headers
+
+
+def test_other_limits_begin_anew_and_what_is_open_stays_open() -> None:
+    accounts = Allowances(Clock())
+    lease = admitted(accounts, principal(concurrent_requests=1))
+    refused(accounts, principal(concurrent_requests=1, requests_per_minute=5))
+    lease.end()
+    admitted(accounts, principal(concurrent_requests=1, requests_per_minute=5))
+
+
+def test_a_limit_that_holds_back_is_told_once_a_minute() -> None:
+    clock, told = Clock(), list[tuple[str, int]]()
+    accounts = Allowances(clock, lambda who, what, allowed: told.append((what, allowed)))
+    who = principal(concurrent_requests=1)
+    admitted(accounts, who)
+    for clock.now_s in (0.0, 1.0, 59.0, 60.0, 61.0):
+        refused(accounts, who)
+    assert told == [("concurrent_requests", 1)] * 2
+
+
+def test_accounts_are_bounded_and_open_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allowances, "PRINCIPALS_MAX", 3)
+    accounts = Allowances(Clock())
+    limits = Limits(concurrent_requests=1)
+    admitted(accounts, Principal("jwt:open", Role.USER, limits=limits))
+    for number in range(50):
+        admitted(accounts, Principal(f"jwt:{number}", Role.USER, limits=limits)).end()
+    assert len(accounts._accounts) == 3
+    refused(accounts, Principal("jwt:open", Role.USER, limits=limits))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, b"0ms"), (0.017, b"17ms"), (1, b"1s"), (1.54, b"1.5s"), (59.96, b"1m0s"), (360, b"6m0s"),
+     (90.25, b"1m30.2s")],
+)  # fmt: skip
+def test_times_are_spelled_as_openai_spells_them(seconds: float, told: bytes) -> None:
+    assert allowances._duration(seconds) == told
