@@ -41,6 +41,8 @@ class Counting:
     workers: int = 2
     is_streamed: bool = True
     restart_delay_s: float = 1.0
+    context_length: int = 4096  # of rbee's workers
+    queue_requests_max: int | None = None  # of rbee; None: all streams may wait
 
 
 @contextlib.contextmanager
@@ -67,10 +69,16 @@ def rbee(config: str) -> Iterator[Running]:
 def rbee_counting(counting: Counting, *, lane: bool) -> AbstractContextManager[Running]:
     # Room for all streams at once, also when they are split unevenly over the workers.
     batch_size = counting.streams * 6 // (5 * counting.workers) + 8
+    queue_requests_max = counting.queue_requests_max
+    if queue_requests_max is None:
+        queue_requests_max = counting.streams
+    else:
+        batch_size = counting.streams // counting.workers
     return rbee(f"""
 [server]
 lane = {str(lane).lower()}
-queue_requests_max = {counting.streams}
+queue_requests_max = {queue_requests_max}
+deadline_s = 3600
 [restart]
 delay_s_min = {counting.restart_delay_s}
 failures_max = 1000
@@ -81,6 +89,7 @@ slots = {counting.workers}
 batch_size = {batch_size}
 [model.synthetic]
 tokens_per_s = {counting.tokens_per_s}
+context_length = {counting.context_length}
 """)
 
 
