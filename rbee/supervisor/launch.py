@@ -144,22 +144,18 @@ class Launcher:
         """
         custody = self.custody(worker_id)
         try:
-            link, path = self.links.open(f"w-{secrets.token_hex(6)}")
-            try:
+            with contextlib.ExitStack() as stack:
                 with _Pipes() as pipes:
-                    child = await self._start(worker_id, custody, link, path, pipes)
+                    child = await self._start(worker_id, custody, stack, pipes)
                     await self._own(child, pipes, task_status)
                 # What it said over the link is still taken; whoever has it cancels us.
                 await trio.sleep(LINK_TAIL_S)
-            finally:
-                link.close()
-                self._unlink(path)
         finally:
             if left := custody.release():  # the next start sweeps it
                 self.log.error("cgroups_left", worker=worker_id, folders=left)
 
     async def _start(
-        self, worker_id: str, custody: Custody, link: Link, path: Path, pipes: "_Pipes"
+        self, worker_id: str, custody: Custody, stack: contextlib.ExitStack, pipes: "_Pipes"
     ) -> EngineChild:
         secret = secrets.token_bytes(SECRET_BYTES)
         kept = {key: os.environ[key] for key in ENVIRONMENT_KEPT if key in os.environ}
@@ -177,7 +173,8 @@ class Launcher:
             # The kernel may take 10 ms to move it, in which streams would stand still.
             with thread_refusals():
                 await trio.to_thread.run_sync(custody.admit, process.identity)
-        except BaseException:  # where it cannot be held or found again it must not run
+            link, path = self._link(process.pid, stack)
+        except BaseException:  # where it cannot be held, found again or heard it must not run
             process.reap()
             raise
         boot = {"worker_id": worker_id, "link_path": str(path), "secret_hex": secret.hex()}
@@ -185,6 +182,13 @@ class Launcher:
             os.write(pipes.boot_write, json.dumps(boot).encode())  # far below what a pipe holds
         pipes.open_gate()
         return EngineChild(worker_id, process, custody, link, secret, self.log, self.killed)
+
+    def _link(self, pid: int, stack: contextlib.ExitStack) -> tuple[Link, Path]:
+        """A link for that process alone, until the end of the stack."""
+        link, path = self.links.open(f"w-{secrets.token_hex(6)}", pid)
+        stack.callback(self._unlink, path)
+        stack.callback(link.close)
+        return link, path
 
     async def _own(
         self, child: EngineChild, pipes: "_Pipes", task_status: trio.TaskStatus[Child]

@@ -113,8 +113,10 @@ class Link:
 class ZmqSocket:
     """A DEALER socket, set up and bound. The real `RawSocket`."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", path: Path) -> None:
-        """Bind one.
+    def __init__(
+        self, context: "zmq.Context[zmq.Socket[bytes]]", path: Path, peer_pid: int
+    ) -> None:
+        """Bind one, for one process alone.
 
         Raises:
           OSError: the path or a descriptor cannot be had.
@@ -130,6 +132,8 @@ class ZmqSocket:
             self._socket.setsockopt(zmq.RCVHWM, RECEIVE_MESSAGES_MAX)
             self._socket.setsockopt(zmq.SNDHWM, SEND_MESSAGES_MAX)
             self._socket.setsockopt(zmq.MAXMSGSIZE, BODY_BYTES_MAX)
+            # Before `bind`: what is set afterwards does not hold for the socket that listens.
+            self._socket.setsockopt(zmq.IPC_FILTER_PID, peer_pid)
             self._socket.bind(f"ipc://{path}")
         except zmq.ZMQError as error:
             self.close()
@@ -171,8 +175,8 @@ class LinkFactory:
             raise _as_os_error(error) from error
         self._context.setsockopt(zmq.MAX_SOCKETS, 4096)
 
-    def open(self, name: str) -> tuple[Link, Path]:
-        """Bind a fresh link.
+    def open(self, name: str, peer_pid: int) -> tuple[Link, Path]:
+        """Bind a fresh link. Connections of other processes than the peer are closed at once.
 
         Returns:
           The link, and the socket's path for the worker. The caller closes the link and
@@ -182,7 +186,7 @@ class LinkFactory:
           OSError: the path or a descriptor cannot be had.
         """
         path = self._directory / name
-        return Link(ZmqSocket(self._context, path)), path
+        return Link(ZmqSocket(self._context, path, peer_pid)), path
 
     def close(self) -> None:
         self._context.destroy(linger=0)

@@ -1,5 +1,6 @@
 """The link over ZeroMQ: no wake-up is lost, no sender waits, the limits hold."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -101,7 +102,7 @@ async def test_cancelling_receive_loses_no_message() -> None:
 
 async def test_closing_a_link_ends_its_parked_receiver(tmp_path: Path) -> None:
     factory = LinkFactory(tmp_path)
-    link, _ = factory.open("w")
+    link, _ = factory.open("w", os.getpid())
     ended: list[bool] = []
 
     async def receive() -> None:
@@ -131,7 +132,7 @@ async def test_two_receivers_on_one_link_are_a_bug() -> None:
 
 async def test_frames_cross_a_real_link_both_ways_in_order(tmp_path: Path) -> None:
     factory = LinkFactory(tmp_path)
-    link, path = factory.open("w")
+    link, path = factory.open("w", os.getpid())
     worker = ThreadLink(path)
     try:
         assert worker_sends(worker, [b"hello"])  # there is nobody to send to before that
@@ -168,7 +169,7 @@ def worker_receives(worker: ThreadLink) -> list[bytes] | None:
 
 async def test_a_worker_that_takes_nothing_fills_the_link_and_send_says_so(tmp_path: Path) -> None:
     factory = LinkFactory(tmp_path)
-    link, path = factory.open("w")
+    link, path = factory.open("w", os.getpid())
     with pytest.raises(LinkFullError):
         link.send([b"x"])  # nobody is there yet
     worker = ThreadLink(path)
@@ -194,7 +195,7 @@ def send_until_full(link: Link) -> int:
 
 async def test_an_oversized_message_never_reaches_the_supervisor(tmp_path: Path) -> None:
     factory = LinkFactory(tmp_path)
-    link, path = factory.open("w")
+    link, path = factory.open("w", os.getpid())
     worker = ThreadLink(path)
     try:
         assert worker_sends(worker, [bytes(BODY_BYTES_MAX + 1)])

@@ -141,7 +141,7 @@ class SimLinks:
         self._box = box
         self._numbers = itertools.count(1)
 
-    def open(self, name: str) -> tuple[SimLink, Path]:
+    def open(self, name: str, peer_pid: int) -> tuple[SimLink, Path]:
         self._box.maybe_fail("a link")
         path = Path(f"/nowhere/{next(self._numbers)}")
         link = SimLink(self._box.link_messages_max, TO_WORKER_MAX)
