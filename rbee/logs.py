@@ -1,7 +1,8 @@
 """Logs: one line per event, to stderr; JSON on a pipe, readable on a terminal.
 
 Rule 1: an event is a name in lower_snake_case; what happened to whom stands in its fields.
-Rule 2: no prompt, no answer, no secret. Control characters are escaped by the renderer.
+Rule 2: no prompt, no answer, no secret. What is not printable is escaped, and what is long is
+        clipped, whoever it came from: a line stays a line, and moves nobody's cursor.
 Rule 3: whoever logs never waits: a reader of stderr that stalls, or a full disk behind it,
         must not stop the supervisor. Lines that find no room are counted, and told later.
 """
@@ -36,6 +37,13 @@ BATCH_LINES_MAX: Final = 1000
 
 # What is still waiting when the process ends gets so long to leave.
 CLOSE_TIMEOUT_S: Final = 1.0
+
+# Of a field; tracebacks have more. A worker's line of output is as long at most.
+TEXT_MAX: Final = 4096
+TRACEBACK_MAX: Final = 32 * 1024
+USUAL_BYTES: Final = 4096  # a line up to here has no field that is too long
+
+_DELETE: Final = b"\x7f"  # the one control character that JSON does not escape
 
 _STDERR: Final = 2
 
@@ -141,7 +149,10 @@ class JsonLog:
         fields["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         if "exc_info" in fields and (exception := _describe(fields.pop("exc_info"))):
             fields["exception"] = exception
-        self._writer.write_line(_to_json(fields) + b"\n")
+        line = _to_json(fields)
+        if len(line) > USUAL_BYTES:
+            line = _to_json({name: _clipped(name, value) for name, value in fields.items()})
+        self._writer.write_line(line + b"\n")
 
 
 def _describe(exc_info: object) -> str:
@@ -154,9 +165,30 @@ def _describe(exc_info: object) -> str:
 
 def _to_json(fields: dict[str, Any]) -> bytes:
     try:
-        return _encode(fields)
+        line = _encode(fields)
     except UnicodeEncodeError:  # half a character, from somebody's file name
-        return json.dumps(fields, default=repr).encode()
+        return json.dumps(fields, default=repr).encode().replace(_DELETE, b"\\u007f")
+    if line.isascii() and _DELETE not in line:
+        return line  # what is below a space JSON escapes itself
+    text = line.decode()
+    return line if text.isprintable() else "".join(map(_json_escaped, text)).encode()
+
+
+def _json_escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    # Of what is left `dumps` writes all but one as \u: in two parts where it is a far one.
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]
+
+
+def _clipped(name: str, value: object) -> object:
+    """A value as it may stand in a log: a long text loses its end, a traceback its begin."""
+    if name == "exception":
+        return str(value)[-TRACEBACK_MAX:]
+    text = value if isinstance(value, str) else repr(value)
+    if len(text) <= TEXT_MAX:
+        return value
+    return f"{text[:TEXT_MAX]} ... {len(text) - TEXT_MAX} more"
 
 
 def open_log(config: LogConfig) -> Log:
@@ -181,7 +213,7 @@ def _text_log(writer: LineWriter, level: int, *, has_colors: bool) -> Log:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=False),
-            _escape_controls,
+            _make_printable,
             structlog.dev.ConsoleRenderer(colors=has_colors),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -192,9 +224,18 @@ def _text_log(writer: LineWriter, level: int, *, has_colors: bool) -> Log:
     return log
 
 
-def _escape_controls(_logger: object, _method: str, event: Any) -> Any:  # noqa: ANN401
-    """Keep what a worker printed from moving the operator's cursor."""
+def _make_printable(_logger: object, _method: str, event: Any) -> Any:  # noqa: ANN401
+    """Keep what a worker printed, or an exception quotes, from moving the operator's cursor."""
+    if exception := _describe(event.pop("exc_info", None)):
+        event["exception"] = exception
     for key, value in event.items():
-        if isinstance(value, str) and not value.isprintable():
-            event[key] = value.encode("unicode_escape").decode("ascii")
+        told = _clipped(key, value)
+        if isinstance(told, str) and not told.isprintable():
+            lines = told.split("\n") if key == "exception" else [told]
+            told = "\n".join(map(_printable, lines))
+        event[key] = told
     return event
+
+
+def _printable(line: str) -> str:
+    return line if line.isprintable() else line.encode("unicode_escape").decode("ascii")

@@ -13,8 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rbee.logs import WAITING_LINES_MAX, JsonLog, LineWriter
+from rbee.logs import (
+    TEXT_MAX,
+    TRACEBACK_MAX,
+    WAITING_LINES_MAX,
+    JsonLog,
+    LineWriter,
+    _to_json,
+)
 
 
 def read_all(descriptor: int, lines: list[str]) -> None:
@@ -145,13 +154,52 @@ def test_half_a_character_is_no_error() -> None:
     assert told["path"] == "a\udcffb"
 
 
+HOSTILE = "a\x1b[2Jb\r\nc\x7f\x9b2J\u2028\u202ee\U000e0001\ud800"
+
+
 @pytest.mark.parametrize("form", ["json", "text"])
-def test_control_characters_reach_nobodys_terminal(form: str) -> None:
-    script = (
-        "from rbee.config import LogConfig; from rbee.logs import open_log;"
-        f"open_log(LogConfig(format='{form}')).info('worker_output', line='a\\x1b[2Jb\\r\\nc')"
-    )
+def test_what_is_not_printable_reaches_nobodys_terminal(form: str) -> None:
+    script = f"""
+from rbee.config import LogConfig
+from rbee.logs import open_log
+
+log = open_log(LogConfig(format={form!r}))
+hostile = {HOSTILE!r}
+log.info("worker_output", line=hostile, several=[hostile])
+log.info("worker_output", line=hostile[:-1])
+try:
+    raise ValueError(hostile)
+except ValueError as bug:
+    log.error("bug", exc_info=bug)
+"""
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert b"\x1b[2J" not in done.stderr
-    assert done.stderr.count(b"\n") == 1
-    assert b"worker_output" in done.stderr
+    told = done.stderr.decode("utf-8")
+    assert told.replace("\n", "").isprintable()
+    if form == "json":
+        first, second, bug = map(json.loads, told.splitlines())
+        assert first["line"] == HOSTILE
+        assert second["line"] == HOSTILE[:-1]
+        assert bug["exception"].endswith(HOSTILE)
+    else:
+        assert len(told.split("worker_output")[1].splitlines()) == 2
+        assert "ValueError: a\\x1b[2Jb" in told
+
+
+def test_what_is_long_is_clipped_and_a_traceback_keeps_its_end() -> None:
+    def tell(log: JsonLog) -> None:
+        log.info("a", text="x" * 100_000, items=["y"] * 100_000, count=5)
+        log.error("b", exc_info=ValueError("z" * 100_000 + "the end"))
+
+    told, bug = written(tell)
+    assert told["text"] == "x" * TEXT_MAX + f" ... {100_000 - TEXT_MAX} more"
+    assert len(told["items"]) < 2 * TEXT_MAX
+    assert told["count"] == 5
+    assert len(bug["exception"]) == TRACEBACK_MAX
+    assert bug["exception"].endswith("the end")
+
+
+@given(st.text())
+def test_whatever_is_logged_is_one_line_of_printable_json(text: str) -> None:
+    line = _to_json({"text": text})
+    assert line.decode().isprintable()
+    assert json.loads(line) == {"text": text}
