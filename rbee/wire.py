@@ -65,6 +65,7 @@ class Welcome(WireMessage, frozen=True, tag="welcome"):
     path: str  # of the model's file or folder; "" for synthetic
     threads: int  # for engines that compute on the CPU
     beat_s: float
+    vram_bytes_max: Count | None = None  # reserved for it on its GPU; None: nobody has counted
 
 
 class Generate(WireMessage, frozen=True, tag="generate"):

@@ -36,6 +36,7 @@ class LoadSpec:
     model: ModelConfig
     path: Path | None  # None: the synthetic engine
     threads: int
+    vram_bytes_max: int | None = None  # reserved for it on its GPU; None: nobody has counted
 
 
 @dataclass(frozen=True, slots=True)

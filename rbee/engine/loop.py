@@ -123,7 +123,8 @@ class WorkerLoop:
         self._progress(Phase.IMPORTING, 0.0)
         self._link.start_beating(welcome.beat_s)
         path = Path(welcome.path) if welcome.path else None
-        info = engine.load(LoadSpec(welcome.model, path, welcome.threads), self._progress)
+        spec = LoadSpec(welcome.model, path, welcome.threads, welcome.vram_bytes_max)
+        info = engine.load(spec, self._progress)
         admission = Admission(info, engine.tokenizer)
         self._publish(Phase.IDLE, vram_bytes=info.vram_bytes)
         gc.collect()

@@ -10,8 +10,8 @@ import pytest
 from rbee.ask import Sampling
 from rbee.engine.engine import Feature
 from rbee.engine.exllamav2 import ExLlamaV2Engine
-from rbee.engine.exllamav2.sizing import cache_token_bytes
 from rbee.errors import EngineError, ExitCode
+from rbee.vram import cache_token_bytes
 from rbee.wire import Phase
 from tests.engine.driving import GREEDY, Driven
 from tests.gpu.conftest import spec_of

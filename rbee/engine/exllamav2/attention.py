@@ -21,7 +21,7 @@ from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
 from rbee.engine.exllamav2.foreign import Foreign
-from rbee.engine.exllamav2.sizing import GATHER_BYTES_MAX, SCORES_BYTES_MAX
+from rbee.vram import GATHER_BYTES_MAX, SCORES_BYTES_MAX
 
 # Of torch's own flash kernel. Without it torch writes out all scores of a prompt.
 FUSED_HEAD_DIM_MAX: Final = 256

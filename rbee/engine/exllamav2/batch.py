@@ -15,7 +15,7 @@ from rbee.ask import FinishReason
 from rbee.engine.engine import JobFailed, Sampled
 from rbee.engine.exllamav2.answer import Answer
 from rbee.engine.exllamav2.foreign import Foreign
-from rbee.engine.exllamav2.sizing import PAGE_TOKENS
+from rbee.vram import PAGE_TOKENS
 
 _FINISHES: Final[dict[str, FinishReason]] = {"stop_token": "stop", "max_new_tokens": "length"}
 

@@ -51,7 +51,7 @@ class ExLlamaV2Engine:
         library = open_library(spec.model.gpu, lambda done: progress(Phase.IMPORTING, done))
         self._library = library
         self._tokenizer = HfTokenizer(files)
-        loaded = load_model(library, files, spec.model, progress)
+        loaded = load_model(library, files, spec.model, progress, spec.vram_bytes_max)
         self._loaded = loaded
         self._grammars = _grammars(self._tokenizer)
         self._batch = Batch(

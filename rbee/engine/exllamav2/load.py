@@ -12,8 +12,9 @@ from rbee.engine.exllamav2.faults import as_engine_error, is_out_of_memory
 from rbee.engine.exllamav2.files import ModelFiles
 from rbee.engine.exllamav2.foreign import Foreign
 from rbee.engine.exllamav2.library import Library
-from rbee.engine.exllamav2.sizing import GIB, PAGE_TOKENS, ModelShape, Plan, plan
+from rbee.engine.exllamav2.sizing import Plan, plan
 from rbee.errors import EngineError, ExitCode
+from rbee.vram import GIB, PAGE_TOKENS, ModelShape, cap_bytes
 from rbee.wire import Phase
 
 CACHE_CLASSES: Final = {
@@ -40,16 +41,22 @@ class Loaded:
 
 
 def load_model(
-    library: Library, files: ModelFiles, model: ModelConfig, progress: Progress
+    library: Library,
+    files: ModelFiles,
+    model: ModelConfig,
+    progress: Progress,
+    vram_bytes_max: int | None = None,
 ) -> Loaded:
     """Load ``files`` into the GPU.
 
+    Args:
+      vram_bytes_max: what the supervisor has reserved; None: it has not counted.
     Raises:
       EngineError: DATA, OUT_OF_MEMORY or CONFIG.
     """
     progress(Phase.LOADING, 0.0)
     config = read_config(library, files.folder)
-    free_bytes = _cap_vram(library.torch, model)
+    free_bytes = _cap_vram(library.torch, model, vram_bytes_max)
     sizes = plan(shape_of(library, config, files.weight_bytes), model, free_bytes)
     _set_sizes(config, sizes)
     network, cache = _load_weights(library, config, sizes, model, progress)
@@ -146,15 +153,16 @@ def warm_up(
     tell(1.0)
 
 
-def _cap_vram(torch: Foreign, model: ModelConfig) -> int:
-    """Keep torch within the model's share of the GPU.
+def _cap_vram(torch: Foreign, model: ModelConfig, granted_bytes: int | None) -> int:
+    """Keep torch within the model's share of the GPU, and within what was reserved for it.
 
     Returns:
       Bytes of VRAM that this process may still take.
     """
-    torch.cuda.set_per_process_memory_fraction(model.vram_fraction, 0)
     free, total = torch.cuda.mem_get_info(0)
-    return min(int(free), int(total * model.vram_fraction))
+    cap = cap_bytes(int(total), model, granted_bytes)
+    torch.cuda.set_per_process_memory_fraction(cap / total, 0)
+    return min(int(free), cap)
 
 
 def _set_sizes(config: Foreign, sizes: Plan) -> None:

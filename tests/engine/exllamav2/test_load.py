@@ -11,8 +11,9 @@ import pytest
 from rbee.config import ModelConfig
 from rbee.engine.exllamav2.files import read_files
 from rbee.engine.exllamav2.library import choose_gpu
-from rbee.engine.exllamav2.sizing import GIB, ModelShape, cache_token_bytes, plan
+from rbee.engine.exllamav2.sizing import plan
 from rbee.errors import EngineError, ExitCode
+from rbee.vram import GIB, ModelShape, cache_token_bytes
 from tests.engine.exllamav2.conftest import Driver
 from tests.engine.exllamav2.folder import CONTEXT, write_folder
 
@@ -101,7 +102,18 @@ def test_a_cache_that_does_not_fit_is_out_of_memory_with_figures(fakes: Any, fol
 
 def test_the_fraction_of_the_vram_is_a_cap_that_torch_holds(fakes: Any, folder: Path) -> None:
     Driver(folder).load(vram_fraction=0.4)
-    assert fakes.cuda.fraction == 0.4
+    assert fakes.cuda.fraction == pytest.approx(0.4)
+
+
+def test_what_the_supervisor_has_reserved_is_a_cap_that_torch_holds(
+    fakes: Any, folder: Path
+) -> None:
+    driver = Driver(folder)
+    spec = dataclasses.replace(driver.spec(vram_fraction=0.4), vram_bytes_max=20 * GIB)
+    driver.engine.load(spec, lambda _phase, _fraction: None)
+    total = fakes.cuda.mem_get_info(0)[1]
+    assert fakes.cuda.fraction == pytest.approx(20 * GIB / total)
+    driver.engine.close()
 
 
 @pytest.mark.parametrize(
