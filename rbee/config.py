@@ -48,6 +48,9 @@ class ServerConfig(Section, frozen=True):
     queue_requests_max: Annotated[int, Meta(ge=0, le=100_000)] = 1024  # waiting, over all models
     # Waiting, prompts and the answers they ask for; of prompts, a third of their letters counts.
     queue_tokens_max: Annotated[int, Meta(ge=1, le=1 << 40)] = 16_000_000
+    # Of the file systems of state_dir and run_dir: with less free than both, it is told.
+    disk_free_part_min: Annotated[float, Meta(ge=0, le=1)] = 0.1
+    disk_free_bytes_min: Annotated[int, Meta(ge=0, le=1 << 50)] = 1024 * 1024 * 1024
     parked_bytes_max: Annotated[int, Meta(ge=4096, le=16 * 1024 * 1024)] = 256 * 1024  # per client
 
     def __post_init__(self) -> None:
@@ -110,6 +113,14 @@ class RestartConfig(Section, frozen=True):
     on_hopeless: Literal["stay", "exit"] = "stay"  # when every slot has failed for good
 
 
+class GpuConfig(Section, frozen=True):
+    """``[gpu]``: when a worker is let onto a GPU."""
+
+    temperature_c_max: Annotated[float, Meta(ge=1, le=150)] | None = None  # None: the card's own
+    room_timeout_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0  # for memory that others hold
+    look_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # from one look at the GPUs to the next
+
+
 class LogConfig(Section, frozen=True):
     """``[log]``: to stderr."""
 
@@ -144,6 +155,8 @@ class SyntheticConfig(Section, frozen=True):
     first_token_s: Annotated[float, Meta(ge=0, le=600)] = 0.0
     load_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     context_length: Annotated[int, Meta(ge=16, le=1 << 24)] = 4096
+    # Reserved for it on the GPU `gpu`, though it takes nothing: to try how workers share one.
+    vram_bytes: Annotated[int, Meta(ge=0, le=1 << 46)] = 0
     # What goes wrong, and when. Without ``fault_prompt`` it happens when ``fault_after_steps``
     # steps are done; with it, once a request holds that text.
     fault: Fault | None = None
@@ -191,6 +204,7 @@ class Config(Section, frozen=True):
     access: AccessConfig = AccessConfig()
     worker: WorkerConfig = WorkerConfig()
     restart: RestartConfig = RestartConfig()
+    gpu: GpuConfig = GpuConfig()
     log: LogConfig = LogConfig()
     audit: AuditConfig = AuditConfig()
     model: tuple[ModelConfig, ...] = (ModelConfig(ref="bee-tiny"),)
@@ -300,6 +314,7 @@ _SECTIONS: Final[dict[str, type[Section]]] = {
     "access": AccessConfig,
     "worker": WorkerConfig,
     "restart": RestartConfig,
+    "gpu": GpuConfig,
     "log": LogConfig,
     "audit": AuditConfig,
     "model": ModelConfig,

@@ -47,6 +47,29 @@ class WorkerRow(msgspec.Struct, frozen=True):
     batch_size: int | None = None
     rss_bytes: int | None = None
     vram_bytes: int | None = None
+    vram_reserved_bytes: int | None = None
+    waits_for: str = ""
+    held_by: dict[str, str] = {}
+
+
+class GpuRow(msgspec.Struct, frozen=True):
+    """What is shown of one GPU."""
+
+    index: int
+    state: str = "ok"
+    problem: str = ""
+    memory_total_bytes: int = 0
+    memory_free_bytes: int | None = None
+    reserved_bytes: int = 0
+    temperature_c: int | None = None
+
+
+class DiskRow(msgspec.Struct, frozen=True):
+    """What is shown of one file system."""
+
+    place: str
+    state: str = "ok"
+    problem: str = ""
 
 
 class CrashRow(msgspec.Struct, frozen=True):
@@ -234,6 +257,25 @@ def worker_rows(answer: Json) -> list[WorkerRow]:
         return msgspec.convert(answer.get("workers"), list[WorkerRow])
     except msgspec.ValidationError as error:
         raise UnreachableError(f"the server's workers are of another kind: {error}") from error
+
+
+class BoxRows(msgspec.Struct, frozen=True):
+    """What the answer tells of the box; nothing, where the server is of an older version."""
+
+    gpus: list[GpuRow] = []
+    disks: list[DiskRow] = []
+
+
+def box_rows(answer: Json) -> BoxRows:
+    """GPUs and file systems in the answer of ``GET /v1/rbee/workers``.
+
+    Raises:
+      UnreachableError: it is not such an answer.
+    """
+    try:
+        return msgspec.convert(answer, BoxRows)
+    except msgspec.ValidationError as error:
+        raise UnreachableError(f"the server's GPUs are of another kind: {error}") from error
 
 
 def crash_rows(answer: Json) -> list[CrashRow]:

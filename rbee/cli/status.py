@@ -113,11 +113,12 @@ def _as_json(look: Look) -> str:
 
 
 def _lines(look: Look, width_max: int | None) -> list[str]:
-    from rbee.cli.server import worker_rows
-    from rbee.cli.worker_table import aligned, make_table, remarks
+    from rbee.cli.server import box_rows, worker_rows
+    from rbee.cli.worker_table import aligned, box_lines, make_table, remarks
 
     rows = worker_rows(look.answer)
-    return [*aligned(make_table(rows, width_max)), "", *remarks(rows), _summary(look)]
+    table = aligned(make_table(rows, width_max))
+    return [*table, "", *remarks(rows), *box_lines(box_rows(look.answer)), _summary(look)]
 
 
 def _summary(look: Look) -> str:

@@ -6,7 +6,7 @@ No server, clock or terminal in this file: rows come in, cells and lines go out.
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from rbee.cli.server import WorkerRow
+from rbee.cli.server import BoxRows, GpuRow, WorkerRow
 from rbee.cli.terminal import printable_line
 
 GAP: Final = 2  # columns of space between two cells
@@ -42,7 +42,8 @@ def make_table(rows: Sequence[WorkerRow], width_max: int | None = None) -> Table
         [[printable_line(column.cell(row)) for column in _COLUMNS] for row in rows],
     )
     for title, is_told in (
-        ("VRAM", any(row.vram_bytes for row in rows)),
+        ("VRAM", any(row.vram_bytes or row.vram_reserved_bytes for row in rows)),
+        ("HELD BY", any(row.held_by for row in rows)),
         ("BREAKER", any(row.breaker not in ("", "closed") for row in rows)),
     ):
         if not is_told:
@@ -65,7 +66,18 @@ def remarks(rows: Sequence[WorkerRow]) -> list[str]:
     """One line for each slot that is not well, with why."""
     unwell = [row for row in rows if row.last_failure and row.state not in {"ready", "busy"}]
     slow = [row for row in rows if row.concern]
-    return [*map(_remark, unwell), *map(_concern, slow)]
+    waiting = [
+        printable_line(f"{row.slot} waits: {row.waits_for}") for row in rows if row.waits_for
+    ]
+    return [*map(_remark, unwell), *waiting, *map(_concern, slow)]
+
+
+def box_lines(box: BoxRows) -> list[str]:
+    """One line for each GPU that workers use, and for each file system that is not well."""
+    disks = [
+        f"{disk.place} is {disk.state}: {disk.problem}" for disk in box.disks if disk.state != "ok"
+    ]
+    return [printable_line(line) for line in (*map(_gpu, box.gpus), *disks)]
 
 
 def bytes_text(count: int | None) -> str:
@@ -113,6 +125,27 @@ def _concern(row: WorkerRow) -> str:
     return printable_line(f"{row.slot} is {row.verdict}: {row.concern}")
 
 
+def _gpu(gpu: GpuRow) -> str:
+    free = "" if gpu.memory_free_bytes is None else f", {bytes_text(gpu.memory_free_bytes)} free"
+    heat = "" if gpu.temperature_c is None else f", {gpu.temperature_c} C"
+    why = f": {gpu.problem}" if gpu.problem else ""
+    return (
+        f"GPU {gpu.index} is {gpu.state}, {bytes_text(gpu.reserved_bytes)} of"
+        f" {bytes_text(gpu.memory_total_bytes)} reserved{free}{heat}{why}"
+    )
+
+
+def _vram(row: WorkerRow) -> str:
+    """Used and reserved."""
+    if row.vram_reserved_bytes is None:
+        return bytes_text(row.vram_bytes)
+    return f"{bytes_text(row.vram_bytes)} / {bytes_text(row.vram_reserved_bytes)}"
+
+
+def _held_by(row: WorkerRow) -> str:
+    return " ".join(f"{what}:{by}" for what, by in row.held_by.items()) or NOTHING
+
+
 def _phase(row: WorkerRow) -> str:
     if row.phase is None:
         return NOTHING
@@ -140,11 +173,12 @@ _COLUMNS: Final = (
     Column("RESTARTS", lambda row: str(row.restarts), is_number=True),
     Column("BREAKER", lambda row: row.breaker or NOTHING),
     Column("MEMORY", lambda row: bytes_text(row.rss_bytes), is_number=True),
-    Column("VRAM", lambda row: bytes_text(row.vram_bytes), is_number=True),
+    Column("VRAM", _vram, is_number=True),
+    Column("HELD BY", _held_by),
     Column("UPTIME", lambda row: duration_text(row.uptime_s), is_number=True),
 )
 # The first to go is the one that the others tell best: a slot's name begins with its model's.
 _LEAVE_OUT: Final = (
-    "MODEL", "ENGINE", "UPTIME", "TOKENS", "BEAT", "PHASE", "VRAM", "MEMORY", "PID", "RESTARTS",
-    "REQUESTS", "BREAKER",
+    "MODEL", "HELD BY", "ENGINE", "UPTIME", "TOKENS", "BEAT", "PHASE", "VRAM", "MEMORY", "PID",
+    "RESTARTS", "REQUESTS", "BREAKER",
 )  # fmt: skip

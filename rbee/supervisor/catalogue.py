@@ -53,17 +53,15 @@ def _resolve(model: ModelConfig, gpus: GpuSurvey) -> tuple[ModelConfig, str]:
     name = model_name(model)
     if model.ref == "synthetic":
         _expect_engine(model, name, "synthetic", "the reference 'synthetic'")
+        if model.synthetic.vram_bytes:
+            _expect_gpu(model, name, "synthetic.vram_bytes", gpus)
         return msgspec.structs.replace(model, name=name, engine="synthetic"), ""
     path = _path(model, name)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ConfigError(f"model {name}: {path} holds no config.json: not a model in HF form")
         _expect_engine(model, name, "exllamav2", "a folder in HF or EXL2 form")
-        if model.gpu >= len(gpus.gpus):
-            raise ConfigError(
-                f"model {name}: a folder in HF or EXL2 form needs GPU {model.gpu}, and this box has"
-                f" {len(gpus.gpus)} ({gpus.problem or 'all fine'}); for the CPU, use a .gguf file"
-            )
+        _expect_gpu(model, name, "a folder in HF or EXL2 form", gpus)
         return msgspec.structs.replace(model, name=name, engine="exllamav2"), str(path)
     _expect_engine(model, name, "llamacpp", "a GGUF file")
     if not path.is_file():  # a named pipe would hold us for ever
@@ -98,6 +96,14 @@ def _path(model: ModelConfig, name: str) -> Path:
             " or file:PATH of a .gguf file or of a folder in HF or EXL2 form"
         )
     return path.resolve()
+
+
+def _expect_gpu(model: ModelConfig, name: str, what: str, gpus: GpuSurvey) -> None:
+    if model.gpu >= len(gpus.gpus):
+        raise ConfigError(
+            f"model {name}: {what} needs GPU {model.gpu}, and this box has"
+            f" {len(gpus.gpus)} ({gpus.problem or 'all fine'}); for the CPU, use a .gguf file"
+        )
 
 
 def _expect_engine(model: ModelConfig, name: str, engine: str, what: str) -> None:

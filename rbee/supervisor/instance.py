@@ -100,6 +100,10 @@ class Instance:
         """By what the limits of that worker are held."""
         return judge_holding(self._limits[worker_id], self._by_controller())
 
+    def gpu_problem(self, gpu: int) -> str:
+        """Why no worker may be started on that GPU; "" if one may."""
+        return self._quarantine.problem(gpu)
+
     def custody(self, worker_id: str) -> Custody:
         """For one process that is about to be spawned.
 

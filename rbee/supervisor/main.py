@@ -34,9 +34,12 @@ from rbee.supervisor.bind import Bind, check_bind, parse_bind
 from rbee.supervisor.catalogue import plan_workers
 from rbee.supervisor.cgroup import own_places
 from rbee.supervisor.crashes import Crashes, default_state_dir
+from rbee.supervisor.demands import gpu_places
 from rbee.supervisor.descriptors import check_descriptors, raise_descriptor_limit
-from rbee.supervisor.devices import survey_gpus
+from rbee.supervisor.devices import survey_gpus, survey_within
+from rbee.supervisor.disk_watch import DiskWatch
 from rbee.supervisor.evidence import CrashRecorder
+from rbee.supervisor.gpu_gate import GpuGate
 from rbee.supervisor.hang_up import Terminal, heard, held_back
 from rbee.supervisor.http_server import HttpLimits, Tls, bind_sockets, serve_http
 from rbee.supervisor.instance import Instance
@@ -84,18 +87,16 @@ def _serve(config: Config, terminal: Terminal) -> int:
     log = open_log(config.log)
     bind = parse_bind(config.server.bind)
     tls = Tls(config.tls, log) if config.tls.is_on else None
-    plans = plan_workers(config.model, config.worker, survey_gpus(), os.cpu_count() or 1)
+    survey = survey_within()
+    plans = plan_workers(config.model, config.worker, survey, os.cpu_count() or 1)
     run_path = Path(config.server.run_dir) if config.server.run_dir else default_run_dir()
     check_descriptors(raise_descriptor_limit(), len(plans))
     if problem := become_subreaper():
         log.warning("no_subreaper", problem=problem, effect="zombies of strays go to init")
     limits = HttpLimits(parked_bytes_max=config.server.parked_bytes_max)
     held = {plan.worker_id: limits_of(plan.welcome.model) for plan in plans}
-    gpus = {
-        plan.worker_id: plan.welcome.model.gpu
-        for plan in plans
-        if plan.welcome.model.engine == "exllamav2"
-    }
+    places = gpu_places(plans, survey, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    gpus = {worker_id: place.gpu for worker_id, place in places.items()}
     shutdown_s_max = config.server.drain_s + FACES_CLOSE_S + config.worker.kill_after_s + OVERDUE_S
     with (
         Overdue(shutdown_s_max, log) as overdue,
@@ -119,8 +120,11 @@ def _serve(config: Config, terminal: Terminal) -> int:
         code = ExitCode.SOFTWARE
         try:
             address = Bind(bind.host, _port(sockets), is_tls=tls is not None)
+            gpu_gate = GpuGate(
+                places, survey, survey_gpus, config.gpu, log, quarantine=instance.gpu_problem
+            )
             outside = _Outside(
-                links, instance, address, audit, presence, overdue, tls, terminal, gate
+                links, instance, address, audit, presence, overdue, tls, terminal, gate, gpu_gate
             )
             house = _build(config, plans, outside, log)
             _calm_collector()
@@ -178,6 +182,7 @@ class _Outside:
     tls: Tls | None
     terminal: Terminal
     gate: Gate
+    gpus: GpuGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,7 @@ class _House:
     pool: Pool
     operations: Operations
     surroundings: Surroundings
+    disks: DiskWatch
     drain_asked: trio.Event  # the first signal came
     hurry: trio.Event  # the second
     hopeless: trio.Event  # no slot will be ready any more, and that is to be our end
@@ -234,11 +240,18 @@ def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log)
         evidence=CrashRecorder(lines, crashes, survey_gpus),
         slot_failed=note_failed,
         lives=lives,
+        gate=outside.gpus,
     )
-    operations = Operations(slots, pool, crashes, trio.current_time, int(time.time()))
+    folders = {"state_dir": _state_dir(config), "run_dir": outside.instance.run_dir}
+    disks = DiskWatch(folders, config.server, log)
+    operations = Operations(
+        slots, pool, crashes, trio.current_time, int(time.time()),
+        gpus=outside.gpus, disks=disks.views, holding=outside.instance.holding,
+    )  # fmt: skip
     return _House(
-        config, outside, slots, pool, operations, surroundings, drain_asked, hurry, hopeless, log
-    )
+        config, outside, slots, pool, operations, surroundings, disks, drain_asked, hurry,
+        hopeless, log,
+    )  # fmt: skip
 
 
 def _open_crashes(config: Config, log: Log) -> Crashes:
@@ -263,6 +276,8 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
             "supervisor_started", pid=os.getpid(), version=__version__, url=house.outside.bind.url
         )
         house.outside.presence.started(house.outside.bind.url)
+        ground.start_soon(house.outside.gpus.watch)
+        ground.start_soon(house.disks.watch)
         ground.start_soon(_announce, house)
         await _run_workers(house, sockets, limits)
         ground.cancel_scope.cancel(reason="all workers are gone")

@@ -1,34 +1,61 @@
 """What operators see and do: views of slots and workers, readiness, restart and stop."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Protocol
 
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.breaker import BreakerState
 from rbee.supervisor.crashes import Crashes
+from rbee.supervisor.ledger import Held
 from rbee.supervisor.lifecycle import TAKES_REQUESTS, WorkerState
+from rbee.supervisor.limits import Holding
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.slot import Slot, SlotState
-from rbee.supervisor.views import BreakerView, CrashView, ModelView, Readiness, WorkerView
+from rbee.supervisor.views import (
+    BreakerView,
+    CrashView,
+    DiskView,
+    GpuView,
+    ModelView,
+    Readiness,
+    WorkerView,
+)
 from rbee.supervisor.worker import Worker
-from rbee.wire import Phase
+from rbee.wire import Beat, Phase
+
+
+class Gpus(Protocol):
+    """Who keeps the books of the GPUs."""
+
+    def held(self, worker_id: str) -> Held | None: ...
+
+    def gpus(self) -> list[GpuView]: ...
 
 
 class Operations:
     """Reads the state of slots and pool; writes none but by the operator's wish."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # all that there is to be seen
         self,
         slots: Sequence[Slot],
         pool: Pool,
         crashes: Crashes,
         clock: Callable[[], float],
         created_s: int,
+        *,
+        gpus: Gpus | None = None,
+        disks: Callable[[], list[DiskView]] = list,
+        holding: Callable[[str], Holding] = lambda _slot: Holding("", "", ""),
     ) -> None:
         self._slots = slots
         self._pool = pool
         self._crashes = crashes
         self._clock = clock
         self._created_s = created_s
+        self._gpus = gpus
+        self._disks = disks
+        self._holding = holding
         self._has_started = False
 
     def readiness(self) -> Readiness:
@@ -66,7 +93,13 @@ class Operations:
 
     def workers(self) -> list[WorkerView]:
         now_s = self._clock()
-        return [_view(slot, now_s) for slot in self._slots]
+        return [self._view(slot, now_s) for slot in self._slots]
+
+    def gpus(self) -> list[GpuView]:
+        return [] if self._gpus is None else self._gpus.gpus()
+
+    def disks(self) -> list[DiskView]:
+        return self._disks()
 
     def queued(self) -> int:
         return self._pool.queued
@@ -112,6 +145,10 @@ class Operations:
             raise RequestError(ErrorCode.NOT_FOUND, message)
         return report
 
+    def _view(self, slot: Slot, now_s: float) -> WorkerView:
+        held = None if self._gpus is None else self._gpus.held(slot.slot_id)
+        return _view(slot, now_s, held, self._holding(slot.slot_id))
+
     def _slot(self, slot_id: str) -> Slot:
         for slot in self._slots:
             if slot.slot_id == slot_id:
@@ -135,7 +172,7 @@ def _has_settled(slot: Slot) -> bool:
     return is_up or slot.was_ready or slot.state in (SlotState.FAILED, SlotState.STOPPED)
 
 
-def _view(slot: Slot, now_s: float) -> WorkerView:
+def _view(slot: Slot, now_s: float, held: Held | None, holding: Holding) -> WorkerView:
     worker, breaker = slot.worker, slot.breaker(now_s)
     beat = worker.beat if worker is not None else None
     ready = worker.ready if worker is not None else None
@@ -154,6 +191,7 @@ def _view(slot: Slot, now_s: float) -> WorkerView:
         verdict=None if worker is None else worker.judgement.verdict.value,
         concern="" if worker is None else worker.judgement.reason,
         retry_in_s=None if slot.refill_s is None else round(max(0.0, slot.refill_s - now_s), 3),
+        waits_for=slot.waits_for,
         uptime_s=None if worker is None else round(now_s - worker.started_s, 3),
         phase=None if worker is None else _phase(worker),
         progress=_progress(worker),
@@ -164,10 +202,18 @@ def _view(slot: Slot, now_s: float) -> WorkerView:
         requests=0 if worker is None else worker.open_requests,
         batch_size=None if ready is None else ready.batch_size,
         rss_bytes=None if beat is None else beat.rss_bytes,
-        vram_bytes=None if beat is None else beat.vram_bytes,
+        vram_bytes=_vram_bytes(beat, held),
+        vram_reserved_bytes=None if held is None else held.booked_bytes,
         device=None if ready is None else ready.device,
         detail={} if ready is None else ready.detail,
+        held_by={name: by for name, by in asdict(holding).items() if by},
     )
+
+
+def _vram_bytes(beat: Beat | None, held: Held | None) -> int | None:
+    if held is not None and held.held_bytes is not None:
+        return held.held_bytes
+    return None if beat is None else beat.vram_bytes
 
 
 def _remedy(slot: Slot) -> str:

@@ -7,22 +7,29 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import trio
+from msgspec import structs
 
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.logs import Log
 from rbee.supervisor.audited import Failed, Lives
 from rbee.supervisor.breaker import Breaker, BreakerState
 from rbee.supervisor.child import Launch
+from rbee.supervisor.ledger import Answer, Granted, Refused, Wait
 from rbee.supervisor.liveness import FATAL, Pace
 from rbee.supervisor.restart import Cause, Ending, Failure, Verdict
 from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
-from rbee.supervisor.worker_life import Delivery, Evidence, run_worker
+from rbee.supervisor.worker_life import Delivery, Evidence, not_started, run_worker
+
+# How soon a worker that was not let onto its GPU asks again: at first, growing, and at most.
+ASK_AGAIN_S_MIN: Final = 0.1
+ASK_AGAIN_GROWTH: Final = 1.3
+ASK_AGAIN_S_MAX: Final = 1.0
 
 
 class SlotState(enum.Enum):
     EMPTY = "empty"  # before its first worker, and for a moment between two
     FILLED = "filled"
-    WAITING = "waiting"  # for the back-off to pass
+    WAITING = "waiting"  # for the back-off to pass, or for its GPU
     FAILED = "failed"  # until an operator resets it, or the cool-down is over
     STOPPED = "stopped"  # an operator wants it so
 
@@ -37,6 +44,21 @@ class SlotDelivery(Delivery, Protocol):
     def pardons(self, slot_id: str) -> int:
         """How many ends of workers here were a request's doing, as far as is known by now."""
         ...
+
+
+class Gate(Protocol):
+    """Who lets workers onto their GPUs."""
+
+    @property
+    def room_timeout_s(self) -> float: ...
+
+    async def ask(self, worker_id: str) -> Answer:
+        """Whether it may be started now. Who was granted it says `gone` in the end."""
+        ...
+
+    def born(self, worker_id: str, worker: Worker) -> None: ...
+
+    def gone(self, worker_id: str) -> None: ...
 
 
 class SlotEvidence(Evidence, Protocol):
@@ -70,6 +92,7 @@ class Slot:
         self.restarts = 0  # since the supervisor started
         self.last_failure = ""
         self.refill_s: float | None = None  # while waiting, or until the trial: when
+        self.waits_for = ""  # why it is not let onto its GPU yet
         self.was_ready = False  # once, at least
         self.pace = Pace()  # of its workers so far
         self._breaker = Breaker()
@@ -151,6 +174,7 @@ class Surroundings:
     evidence: SlotEvidence | None = None
     slot_failed: Callable[[Slot], None] = lambda _slot: None
     lives: Lives | None = None  # None: nothing is recorded
+    gate: Gate | None = None  # None: no worker needs a GPU
 
 
 async def keep_filled(slot: Slot, around: Surroundings) -> None:
@@ -166,7 +190,10 @@ async def _refill(slot: Slot, around: Surroundings, reports: trio.Nursery) -> No
             around.delivery.slot_failed(slot)
             await _wait_asked(slot)
             continue
-        verdict, gone_s = await _fill_once(slot, around, reports)
+        room = await _wait_room(slot, around)
+        if room is None:
+            continue
+        verdict, gone_s = await _fill_once(slot, around, reports, room)
         if slot._asked.is_set():  # while the failure was reported
             await _wait_asked(slot)
             slot._breaker.reset()
@@ -177,25 +204,58 @@ async def _refill(slot: Slot, around: Surroundings, reports: trio.Nursery) -> No
         slot.restarts += 1
 
 
+async def _wait_room(slot: Slot, around: Surroundings) -> Granted | Refused | None:
+    """Wait until its worker may be let onto its GPU.
+
+    Returns:
+      None: an operator has asked for something else meanwhile.
+    """
+    if around.gate is None:
+        return Granted(None)
+    still_since_s: float | None = None  # since then nothing changes by itself
+    again_s = ASK_AGAIN_S_MIN
+    try:
+        while True:
+            answer = await around.gate.ask(slot.slot_id)
+            if not isinstance(answer, Wait):
+                return answer
+            now_s = trio.current_time()
+            still_since_s = None if answer.may_change else (still_since_s or now_s)
+            timeout_s = around.gate.room_timeout_s
+            if still_since_s is not None and now_s - still_since_s >= timeout_s:
+                return Refused(answer.reason)
+            if not slot.waits_for:
+                around.log.warning("worker_waits", slot=slot.slot_id, reason=answer.reason)
+                slot.state = SlotState.WAITING
+            slot.waits_for = answer.reason
+            with trio.move_on_after(again_s):
+                await slot._asked.wait()
+            if slot._asked.is_set():
+                slot._asked = trio.Event()
+                return None
+            again_s = min(ASK_AGAIN_S_MAX, again_s * ASK_AGAIN_GROWTH)
+    finally:
+        slot.waits_for = ""
+
+
 async def _fill_once(
-    slot: Slot, around: Surroundings, reports: trio.Nursery
+    slot: Slot, around: Surroundings, reports: trio.Nursery, room: Granted | Refused
 ) -> tuple[Verdict, float]:
     """Have one worker in the slot, to its end.
 
     Returns:
       What is to become of the slot, and when the worker was gone.
     """
-    plan = replace(slot.plan, pace=slot.pace)
 
     def hold(worker: Worker) -> None:
+        if around.gate is not None:
+            around.gate.born(slot.slot_id, worker)
         slot._hold(worker)
         if around.lives is not None:
             engine = slot.model.engine
             around.lives.spawned(slot.slot_id, worker.pid, slot.model.name, engine)
 
-    ending = await run_worker(
-        around.launch, plan, around.worker, around.delivery, hold, around.evidence
-    )
+    ending = await _run(slot, around, room, hold)
     gone_s = trio.current_time()
     worker = slot._release(ending)
     pardons = around.delivery.pardons(slot.slot_id)
@@ -222,6 +282,22 @@ async def _fill_once(
         crash_id = around.evidence.report(worker, ending, verdict)
         reports.start_soon(around.evidence.write, crash_id)
     return verdict, gone_s
+
+
+async def _run(
+    slot: Slot, around: Surroundings, room: Granted | Refused, hold: Callable[[Worker], None]
+) -> WorkerExit:
+    if isinstance(room, Refused):
+        return not_started(room.reason, cause=f"{Cause.OUT_OF_MEMORY.value}: {room.reason}")
+    welcome = structs.replace(slot.plan.welcome, vram_bytes_max=room.bytes_max)
+    plan = replace(slot.plan, welcome=welcome, pace=slot.pace)
+    try:
+        return await run_worker(
+            around.launch, plan, around.worker, around.delivery, hold, around.evidence
+        )
+    finally:
+        if around.gate is not None:
+            around.gate.gone(slot.slot_id)
 
 
 def _failed(ending: WorkerExit, verdict: Verdict) -> Failed:

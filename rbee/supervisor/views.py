@@ -22,7 +22,8 @@ class WorkerView:
     slot: str  # "bee-tiny-0": worker id, stable over restarts
     model: str
     engine: str
-    state: str  # of `LifecycleState`; or "empty", "waiting" (back-off), "failed", "stopped"
+    # Of `LifecycleState`; or "empty", "waiting" (back-off, or `waits_for`), "failed", "stopped".
+    state: str
     pid: int | None
     restarts: int  # since the supervisor started
     failures: int  # in a row
@@ -32,7 +33,8 @@ class WorkerView:
     remedy: str  # what to do about the breaker; "" when it is closed
     verdict: str | None  # of `liveness.Verdict`: "alive", "slow"
     concern: str  # why it is not alive; "" when it is
-    retry_in_s: float | None  # while waiting
+    retry_in_s: float | None  # while waiting for the back-off
+    waits_for: str  # why it is not let onto its GPU yet; "" if it does not wait for that
     uptime_s: float | None  # of the process
     phase: str | None  # as the last beat said
     progress: float | None  # while loading, 0..1
@@ -43,9 +45,38 @@ class WorkerView:
     requests: int  # open on this worker
     batch_size: int | None
     rss_bytes: int | None
-    vram_bytes: int | None
+    vram_bytes: int | None  # as NVML says of its process; where it does not, as the worker says
+    vram_reserved_bytes: int | None  # of its GPU; None: nothing is, or it has none
     device: str | None
     detail: dict[str, str]
+    held_by: dict[str, str]  # each of its limits, by what: "cgroup2", "cgroup1", "watch"
+
+
+@dataclass(frozen=True, slots=True)
+class GpuView:
+    """One GPU that workers use."""
+
+    index: int  # as NVML counts
+    name: str
+    state: str  # "ok", "hot", "quarantined", "unknown": NVML does not answer
+    problem: str  # why it is not ok
+    measured_by: str  # what workers hold: by "process", by "free_memory", or as the "books" say
+    memory_total_bytes: int
+    memory_free_bytes: int | None
+    reserved_bytes: int  # for workers
+    temperature_c: int | None
+    temperature_limit_c: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskView:
+    """One folder of ours, and the file system that it is on."""
+
+    place: str  # "state_dir", "run_dir"
+    state: str  # "ok", "low", "unknown": it cannot be looked at
+    problem: str
+    free_bytes: int | None
+    total_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ async def run_worker(  # noqa: PLR0913, PLR0917  # all that a worker has to do w
             try:
                 child: Child = await nursery.start(launch, plan.worker_id)
             except OSError as error:
-                return _not_started(error)
+                return not_started(error.strerror or str(error))
             worker = Worker(plan, child, trio.current_time())
             hold(worker)
             nursery.start_soon(_receive, worker, plan, delivery)
@@ -107,15 +107,17 @@ async def run_worker(  # noqa: PLR0913, PLR0917  # all that a worker has to do w
     return ending
 
 
-def _not_started(error: OSError) -> WorkerExit:
+def not_started(reason: str, *, cause: str = "") -> WorkerExit:
+    """The end of a worker that there never was."""
     return WorkerExit(
         last_state=WorkerState.STARTING,
         exit_code=None,
         signal=None,
-        fault=f"cannot be started: {error.strerror}",
+        fault=f"cannot be started: {reason}",
         said="",
         was_asked=False,
         ready_for_s=None,
+        cause=cause,
     )
 
 

@@ -17,7 +17,15 @@ from rbee.supervisor.api.app import make_face, make_hot_routes, make_routes
 from rbee.supervisor.api.generation import Surroundings
 from rbee.supervisor.api.keys import NO_KEYS, key_routes
 from rbee.supervisor.api.open_requests import OpenRequests
-from rbee.supervisor.views import BreakerView, CrashView, ModelView, Readiness, WorkerView
+from rbee.supervisor.views import (
+    BreakerView,
+    CrashView,
+    DiskView,
+    GpuView,
+    ModelView,
+    Readiness,
+    WorkerView,
+)
 from tests.api.fake_generator import FakeGenerator
 
 NOW_UNIX_S = 1_900_000_000.0  # 2030-03-17T17:46:40Z
@@ -26,12 +34,15 @@ WORKER = WorkerView(
     slot="bee-tiny-0", model="bee-tiny", engine="synthetic", state="ready", pid=4711, restarts=1,
     failures=0, last_failure="", retry_in_s=None, uptime_s=3.5, phase="idle", progress=None,
     beats=2, beat_age_s=0.1, steps=5, tokens=9, requests=0, batch_size=4, rss_bytes=1, vram_bytes=0,
+    vram_reserved_bytes=None, held_by={"memory": "cgroup2"}, waits_for="",
     device="cpu", detail={"attention": "none"}, cause="", breaker="closed", remedy="",
     verdict="alive", concern="",
 )  # fmt: skip
 BREAKER = BreakerView(
     "bee-tiny", "crash", "open", ("bee-tiny-1",), "4 failures in a row", "look", None
 )
+GPU = GpuView(0, "a GPU", "hot", "it is hot", "process", 80, 60, 20, 91, 90.0)
+DISK = DiskView("state_dir", "low", "1 of 100 bytes are free", 1, 100)
 CRASH = CrashView(
     "20261123T145500.123Z-bee-tiny-0-4711", "2026-11-23T14:55:00.123Z", "bee-tiny-0", "bee-tiny",
     "synthetic", 4711, "crash", "ended by signal 11",
@@ -73,6 +84,12 @@ class FakeOperations:
 
     def queued(self) -> int:
         return 3
+
+    def gpus(self) -> list[GpuView]:
+        return [GPU]
+
+    def disks(self) -> list[DiskView]:
+        return [DISK]
 
     def restart_worker(self, slot: str) -> None:
         self._ask("restart", slot)

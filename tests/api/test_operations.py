@@ -1,11 +1,13 @@
 """Models, probes and operators' routes: the supervisor's own state, as JSON."""
 
+import dataclasses
+
 import pytest
 from openai.types import Model
 
 from rbee import __version__
 from rbee.supervisor.views import Readiness
-from tests.api.face import Face
+from tests.api.face import DISK, GPU, Face
 
 
 async def test_models_are_openais_with_a_little_more() -> None:
@@ -72,6 +74,8 @@ async def test_status_sums_up() -> None:
                 "reason": "4 failures in a row", "remedy": "look", "trial_in_s": None,
             }
         ],
+        "gpus": [dataclasses.asdict(GPU)],
+        "disks": [dataclasses.asdict(DISK)],
     }  # fmt: skip
 
 

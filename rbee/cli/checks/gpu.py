@@ -2,10 +2,14 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rbee.cli.checks.finding import Finding
+
+if TYPE_CHECKING:
+    from rbee.supervisor.devices import Gpu
 
 _PCI: Final = Path("/sys/bus/pci/devices")
 _DRIVER: Final = Path("/proc/driver/nvidia/version")
@@ -17,16 +21,16 @@ _BOARDS_TOLD_MAX: Final = 8
 
 def has_gpu() -> bool:
     """Whether NVML shows a GPU."""
-    from rbee.supervisor.devices import survey_gpus
+    from rbee.supervisor.devices import survey_within
 
-    return bool(survey_gpus().gpus)
+    return bool(survey_within().gpus)
 
 
 def check_gpu() -> Finding:
     """What NVML shows, and if nothing, whether there is a board that it ought to show."""
-    from rbee.supervisor.devices import survey_gpus
+    from rbee.supervisor.devices import survey_within
 
-    survey = survey_gpus()
+    survey = survey_within()
     boards = [f"{gpu.index}: {gpu.name}, {_gib(gpu.memory_free_bytes)} of "
               f"{_gib(gpu.memory_total_bytes)} GiB free" for gpu in survey.gpus]  # fmt: skip
     if not boards:
@@ -43,7 +47,29 @@ def check_gpu() -> Finding:
             f"{', '.join(closed)} may not be opened by uid {os.geteuid()}",
             "add the user to the group that owns the device (ls -l /dev/nvidia*), and log in again",
         )
-    return Finding("gpu", "ok", "; ".join(boards[:_BOARDS_TOLD_MAX]))
+    return judge_boards(survey.gpus, "; ".join(boards[:_BOARDS_TOLD_MAX]))
+
+
+def judge_boards(gpus: "Sequence[Gpu]", boards: str) -> Finding:
+    """What the boards do not tell, or are too hot for."""
+    hot = [
+        f"GPU {gpu.index} has {gpu.temperature_c} C, its limit is {gpu.temperature_limit_c} C"
+        for gpu in gpus
+        if gpu.temperature_c is not None
+        and gpu.temperature_limit_c is not None
+        and gpu.temperature_c >= gpu.temperature_limit_c
+    ]
+    if hot:
+        return Finding("gpu", "warn", f"{boards}; {'; '.join(hot)}", "look at fans and air")
+    if any(gpu.held_bytes is None for gpu in gpus):
+        return Finding(
+            "gpu",
+            "warn",
+            f"{boards}; NVML does not tell what each process holds, so rbee goes by free memory",
+            "usual under WSL, with MIG, and in containers; there a container may be given the"
+            " host's process ids (--pid=host)",
+        )
+    return Finding("gpu", "ok", boards)
 
 
 def judge_absence(problem: str, boards: int) -> Finding:

@@ -142,10 +142,10 @@ def _is_rbee(url: str) -> bool:
 def check_models(config: "Config") -> Finding:
     """Whether the models of the configuration can be served here: files, engine, GPU."""
     from rbee.supervisor.catalogue import plan_workers
-    from rbee.supervisor.devices import survey_gpus
+    from rbee.supervisor.devices import survey_within
 
     try:
-        plans = plan_workers(config.model, config.worker, survey_gpus(), os.cpu_count() or 1)
+        plans = plan_workers(config.model, config.worker, survey_within(), os.cpu_count() or 1)
     except ConfigError as error:
         return Finding("models", "fail", str(error), "set the model's ref in rbee.toml, or --model")
     except OSError as error:

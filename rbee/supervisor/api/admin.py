@@ -28,11 +28,20 @@ def admin_routes(operations: Operations) -> list[Route]:
                 "models": {model.name: model.is_ready for model in operations.models()},
                 "workers": {state: states.count(state) for state in sorted(set(states))},
                 "breakers": operations.breakers(),
+                "gpus": operations.gpus(),
+                "disks": operations.disks(),
             }
         )
 
     async def show_workers(_request: Request) -> Answer:
-        return json_answer({"workers": operations.workers(), "queued": operations.queued()})
+        return json_answer(
+            {
+                "workers": operations.workers(),
+                "queued": operations.queued(),
+                "gpus": operations.gpus(),
+                "disks": operations.disks(),
+            }
+        )
 
     async def restart_worker(request: Request) -> Answer:
         slot = _slot(request)

@@ -9,12 +9,20 @@ from typing import Protocol
 from rbee.ask import Ask
 from rbee.errors import RequestError
 from rbee.store import KeyRow
-from rbee.supervisor.views import BreakerView, CrashView, ModelView, Readiness, WorkerView
+from rbee.supervisor.views import (
+    BreakerView,
+    CrashView,
+    DiskView,
+    GpuView,
+    ModelView,
+    Readiness,
+    WorkerView,
+)
 from rbee.wire import Delta
 
 __all__ = [
-    "BreakerView", "CrashView", "Generator", "KeyStore", "ModelView", "Operations", "Readiness",
-    "Sink", "WorkerView",
+    "BreakerView", "CrashView", "DiskView", "Generator", "GpuView", "KeyStore", "ModelView",
+    "Operations", "Readiness", "Sink", "WorkerView",
 ]  # fmt: skip
 
 
@@ -101,6 +109,12 @@ class Operations(Protocol):
     def workers(self) -> list[WorkerView]: ...
 
     def queued(self) -> int: ...
+
+    def gpus(self) -> list[GpuView]:
+        """Those that workers use."""
+        ...
+
+    def disks(self) -> list[DiskView]: ...
 
     def restart_worker(self, slot: str) -> None:
         """Drain and replace the worker of a slot; a failed or stopped slot is filled again.

@@ -15,7 +15,14 @@ from rbee.ids import CORRELATION_ID
 from rbee.supervisor.access.api_key import KEY_ID
 from rbee.supervisor.access.instant import RFC_3339
 from rbee.supervisor.access.principal import Limits, Role
-from rbee.supervisor.views import BreakerView, CrashView, Readiness, WorkerView
+from rbee.supervisor.views import (
+    BreakerView,
+    CrashView,
+    DiskView,
+    GpuView,
+    Readiness,
+    WorkerView,
+)
 
 Count = Annotated[int, Meta(ge=0)]
 CorrelationId = Annotated[str, Meta(pattern=f"^{CORRELATION_ID.pattern}$")]
@@ -102,6 +109,8 @@ class Status(Body, frozen=True):
     models: dict[str, bool]
     workers: dict[str, Count]
     breakers: tuple[BreakerView, ...]
+    gpus: tuple[GpuView, ...]
+    disks: tuple[DiskView, ...]
 
 
 class Workers(Body, frozen=True):
@@ -109,6 +118,8 @@ class Workers(Body, frozen=True):
 
     workers: tuple[WorkerView, ...]
     queued: Count
+    gpus: tuple[GpuView, ...]
+    disks: tuple[DiskView, ...]
 
 
 class AskedOfWorker(Body, frozen=True):
