@@ -47,6 +47,8 @@ LOADING_TOLD_EVERY_S: Final = 0.2
 # Counters are published at most this often: beats, which carry them, are far rarer.
 PUBLISH_EVERY_S: Final = 0.05
 
+FRAMES_MAX: Final = 12  # of a bug's traceback
+
 EngineFor = Callable[[str], Engine]
 """Makes the engine of that name. Raises EngineError when it cannot be had here."""
 
@@ -183,11 +185,11 @@ class WorkerLoop:
             return
         except (EngineError, KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001
             # A bug that one request shows must not take the others along. A panic of a library
             # in Rust is no Exception.
             where = f"request {message.request_id} correlation_id={message.correlation_id}"
-            print(f"bug in {where}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"bug in {where}: {_place_of(error)}", file=sys.stderr, flush=True)  # noqa: T201
             bug = RequestError(ErrorCode.INTERNAL_ERROR, "an internal error in the worker")
             self._fail(message.request_id, bug)
             return
@@ -311,6 +313,13 @@ class WorkerLoop:
         self._link.send(self._dialogue.send(Bye(reason[:SHORT_TEXT_MAX], int(exit_code))))
         self._link.close()
         return exit_code
+
+
+def _place_of(bug: BaseException) -> str:
+    """Type and place of an exception, on one line. Its message may quote the prompt."""
+    frames = traceback.extract_tb(bug.__traceback__)[-FRAMES_MAX:]
+    places = " > ".join(f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames)
+    return f"{type(bug).__module__}.{type(bug).__qualname__} at {places}"
 
 
 def _ready(info: EngineInfo) -> Ready:

@@ -1,9 +1,14 @@
-"""What a worker prints, on its way into the log: line by line, within bounds."""
+"""What a worker prints, on its way into the log: line by line, within bounds.
 
+Rule: a line that names a request by ``correlation_id=ID`` is found in the log under that id.
+"""
+
+import re
 from typing import Final
 
 import trio
 
+from rbee.ids import CORRELATION_ID
 from rbee.logs import Log
 
 LINE_BYTES_MAX: Final = 4096
@@ -11,6 +16,10 @@ LINE_BYTES_MAX: Final = 4096
 # A worker may print so much; the rest of a second is counted and left out.
 LINES_PER_S_MAX: Final = 1000
 FLOOD_PAUSE_S: Final = 0.01
+
+_CORRELATION: Final = re.compile(
+    rf"\bcorrelation_id=(?P<id>{CORRELATION_ID.pattern})(?![A-Za-z0-9._-])", re.ASCII
+)
 
 
 async def capture(
@@ -51,7 +60,11 @@ class _Output:
         for line in told:
             text = line[:LINE_BYTES_MAX].decode("utf-8", "backslashreplace").rstrip()
             if text:
-                self._log.info("worker_output", worker=self._worker_id, pid=self._pid, line=text)
+                named = _CORRELATION.search(text)
+                of_request = {} if named is None else {"correlation_id": named["id"]}
+                self._log.info(
+                    "worker_output", worker=self._worker_id, pid=self._pid, line=text, **of_request
+                )
         self._room -= len(told)
         self._omitted += len(lines) - len(told)
         return len(told) == len(lines)

@@ -89,7 +89,7 @@ def test_a_job_that_fails_in_the_step_that_brought_it_a_token_has_one_last_word(
     assert [type(each) for each in words] == [Step, Failed]
 
 
-def test_a_panic_that_is_no_exception_ends_one_request() -> None:
+def test_a_panic_that_is_no_exception_ends_one_request(capfd: pytest.CaptureFixture[str]) -> None:
     class PanicError(BaseException):
         """As pyo3 has it."""
 
@@ -104,6 +104,11 @@ def test_a_panic_that_is_no_exception_ends_one_request() -> None:
     [failed] = [each for each in heard if isinstance(each, Failed)]
     assert (failed.request_id, failed.code) == (1, ErrorCode.INTERNAL_ERROR)
     assert any(isinstance(each, Step) for each in heard)
+    # One line, which the log has under the request's id; and not what the library says of it.
+    [line] = [each for each in capfd.readouterr().err.splitlines() if "bug in request" in each]
+    assert "correlation_id=cid" in line
+    assert "PanicError at " in line
+    assert "index out of bounds" not in line
 
 
 def test_a_word_that_is_queued_as_the_link_closes_is_sent(

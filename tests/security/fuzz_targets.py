@@ -68,8 +68,9 @@ FROM_WORKER: Final[tuple[FromWorker, ...]] = (
     Beat(Phase.DECODE, 1, 2, {1: 3}, 0.5, 1, 2),
     Bye("stopped", 0),
 )
+WELCOME: Final = Welcome(ModelConfig(ref="synthetic"), "", 1, 5.0)
 FROM_SUPERVISOR: Final[tuple[FromSupervisor, ...]] = (
-    Welcome(ModelConfig(ref="synthetic"), "", 1, 5.0),
+    WELCOME,
     Generate(1, ASK, 1000, "cid", (5, 6)),
     Cancel(1),
     Drain(),
@@ -93,23 +94,26 @@ class Target:
 
 
 def _dialogue(data: bytes) -> None:
-    """A worker that says a part of what it may, then anything, and goes on."""
-    supervisor, worker = SupervisorDialogue(SECRET, PID), WorkerDialogue()
-    head, rest = data[:1], data[1:]
-    until = head[0] % len(FROM_WORKER) if head else 0
-    for message in FROM_WORKER[:until]:
+    """Two peers that say a part of what they may, then anything."""
+    parts = data[1:].split(b"|rbee|")
+    supervisor = SupervisorDialogue(SECRET, PID)
+    for message in FROM_WORKER[: data[0] % len(FROM_WORKER) if data else 0]:
         supervisor.receive(encode(message))
         if isinstance(message, Hello):
-            supervisor.welcome(Welcome(ModelConfig(ref="synthetic"), "", 1, 5.0))
+            supervisor.welcome(WELCOME)
         if isinstance(message, Ready):
             supervisor.generate(1, ASK, 1000, "cid")
             supervisor.generate(2, ASK, 1000, "cid")
-    for part in rest.split(b"|rbee|"):
-        try:
+    with contextlib.suppress(RemoteProtocolError):
+        for part in parts:
             supervisor.receive([VERSION, part])
-        finally:
             assert supervisor.open_requests <= 2
-    worker.receive([VERSION, rest])
+    worker = WorkerDialogue()
+    worker.send(FROM_WORKER[0])
+    worker.receive(encode(WELCOME))
+    worker.send(FROM_WORKER[2])
+    for part in parts:
+        worker.receive([VERSION, part])
 
 
 def _bodies(*messages: FromWorker | FromSupervisor) -> list[bytes]:
@@ -263,8 +267,12 @@ TARGETS: Final = (
     ),
     Target(
         "dialogue", _dialogue,
-        [bytes([i]) + body for i in range(7) for body in _bodies(*FROM_WORKER)],
-        [b"|rbee|", *_bodies(*FROM_WORKER)], (RemoteProtocolError,),
+        [
+            bytes([said]) + b"|rbee|".join(bodies)
+            for said in range(7)
+            for bodies in ([_bodies(each)[0]] for each in (*FROM_WORKER, *FROM_SUPERVISOR))
+        ],
+        [b"|rbee|", *_bodies(*FROM_WORKER, *FROM_SUPERVISOR)], (RemoteProtocolError,),
     ),
     Target("http-head", _head, list(CORPUS.values()), _HTTP_WORDS),
     Target("lane", _lane, list(CORPUS.values()), _HTTP_WORDS),

@@ -8,6 +8,7 @@ import pytest
 from tests.specs.audit_steps import STEPS as AUDIT
 from tests.specs.audit_tamper_steps import STEPS as AUDIT_TAMPER
 from tests.specs.deadline_steps import STEPS as DEADLINES
+from tests.specs.error_steps import STEPS as ERRORS
 from tests.specs.evidence_steps import STEPS as EVIDENCE
 from tests.specs.inference_steps import STEPS as INFERENCE
 from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
@@ -15,6 +16,8 @@ from tests.specs.queue_steps import STEPS as QUEUE
 from tests.specs.recovery_steps import STEPS as RECOVERY
 from tests.specs.resource_steps import STEPS as RESOURCES
 from tests.specs.runner import NoSuchStepError, Scenario, Steps, load_scenarios
+from tests.specs.shared import close_shared
+from tests.specs.validation_steps import STEPS as VALIDATION
 from tests.specs.world import World
 
 ALL = Steps()
@@ -28,8 +31,16 @@ ALL._steps = {
     **DEADLINES._steps,
     **QUEUE._steps,
     **AUDIT_TAMPER._steps,
+    **VALIDATION._steps,
+    **ERRORS._steps,
 }
 SCENARIOS = load_scenarios()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _shared_servers() -> Iterator[None]:
+    yield
+    close_shared()
 
 
 @pytest.fixture

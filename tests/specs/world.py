@@ -4,10 +4,14 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from socket import gethostname
+from tempfile import gettempdir
 from typing import Any
 
 import httpx2
+import msgspec
 
+from rbee.supervisor.api.openapi.answers import Error
 from rbee.supervisor.records import InstanceRecord, read_records
 from tests.e2e.server import Server, synthetic_config, wait_until
 from tests.e2e.stream import Stream
@@ -31,10 +35,21 @@ class World:
         self.at_work = 0  # requests that were, at some moment
         self.instances: list[InstanceRecord] = []  # of each server that was started
         self.rss_bytes = 0
+        self.tried: list[httpx2.Response] = []
+        self._borrowed: Server | None = None
+        self._client = httpx2.Client(timeout=30)  # keeps its connection, where the server does
 
     @property
     def server(self) -> Server:
-        return self.servers[-1]
+        return self._borrowed or self.servers[-1]
+
+    def borrow(self, server: Server) -> None:
+        """Work with a server that others use as well, and that goes on after this scenario."""
+        self._borrowed = server
+
+    def take_text(self, text: str) -> None:
+        """Use this as the whole configuration."""
+        self._config = text
 
     def configure(self, *, head: str = "", model: str = "", synthetic: str = "") -> None:
         self._config = synthetic_config(head=head, model=model, synthetic=synthetic)
@@ -70,6 +85,27 @@ class World:
         self.answer_s = time.monotonic() - begun_s
         return self.answer
 
+    def try_(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        """A request that may be wrong in whatever way."""
+        self.answer = self._client.request(method, self.server.url + path, **options)
+        self.tried.append(self.answer)
+        return self.answer
+
+    def expect_error(self, status: int, code: str) -> dict[str, Any]:
+        """The error of the last answer: of that code, whole, and telling nothing of this box."""
+        assert self.answer is not None
+        answer = self.answer
+        assert answer.status_code == status, answer.text
+        error: dict[str, Any] = msgspec.to_builtins(
+            msgspec.json.decode(answer.content, type=Error).error
+        )
+        assert error["code"] == code, answer.text
+        assert error["correlation_id"] == answer.headers["x-correlation-id"]
+        assert ("retry-after" in answer.headers) == (status in (429, 503))
+        for told in (str(self.directory), gettempdir(), "127.0.0.1", gethostname(), ".py", "0x"):
+            assert told not in answer.text
+        return error
+
     def stream(self, prompt: str, tokens: int | None = None, *, streamed: bool = True) -> Stream:
         body: dict[str, Any] = {"model": "synthetic", "prompt": prompt}
         if tokens is not None:
@@ -79,6 +115,7 @@ class World:
         return stream
 
     def close(self) -> None:
+        self._client.close()
         for server in self.servers:
             server.close()
         if self.second is not None:
