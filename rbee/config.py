@@ -118,6 +118,7 @@ class GpuConfig(Section, frozen=True):
 
     temperature_c_max: Annotated[float, Meta(ge=1, le=150)] | None = None  # None: the card's own
     room_timeout_s: Annotated[float, Meta(ge=0, le=86_400)] = 60.0  # for memory that others hold
+    release_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0  # for memory of who has ended
     look_s: Annotated[float, Meta(ge=0.1, le=3600)] = 5.0  # from one look at the GPUs to the next
 
 

@@ -66,3 +66,35 @@ Feature: What a worker may take, and that nothing of it stays
     When the server is started again on the same run directory
     Then the log says that orphans were killed before the first worker was started
     And nothing that was started by the first server is left
+
+  # GPU memory, on a stand-in for NVIDIA's library
+
+  Scenario: A worker that does not fit beside its neighbour is not started, and it is said who holds what
+    Given a server with a GPU of 80 GiB and 2 workers of 50 GiB
+    Then one of them serves, and the other has failed as "out_of_memory" without having been started
+    And its failure says how much of the GPU its neighbour holds
+    And the status says that 50 GiB of the GPU are reserved
+
+  Scenario: The next worker is started when the memory of the last one is back
+    Given a server with a GPU of 80 GiB that is 1.5 seconds late and 1 worker of 50 GiB
+    When the worker on the GPU is killed
+    Then the next one is started no sooner than 1.5 seconds later
+
+  Scenario: Memory that never comes back is told, and nothing is crashed into it
+    Given a server with a GPU of 80 GiB that is 600 seconds late and 1 worker of 50 GiB
+    When the worker on the GPU is killed
+    Then the log says "worker_waits" for its slot, and "vram_not_released" in the end
+    And no other worker is started
+
+  Scenario: A GPU at its temperature limit takes no new worker until it has cooled down
+    Given a server with a GPU of 95 degrees
+    Then its worker waits for the GPU, which is "hot"
+    When the GPU has 60 degrees
+    Then the server serves within 5 seconds
+
+  Scenario: A driver that hangs holds up neither requests nor the end
+    Given a server with a GPU of 80 GiB and 1 worker of 50 GiB
+    When every call into the driver hangs
+    Then the status says that the GPU is "unknown" within 5 seconds
+    And a request is answered while it hangs
+    And the server ends with code 0 within 5 seconds of SIGTERM

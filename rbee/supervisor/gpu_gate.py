@@ -156,7 +156,7 @@ class GpuGate:
         self._problem = survey.problem
         for ledger in self._ledgers.values():
             ledger.look(self._found(ledger, survey))
-            for entry in ledger.settle(now_s):
+            for entry in ledger.settle(now_s, self._settings.release_timeout_s):
                 self._log.warning(
                     "vram_not_released", worker=entry.worker_id, gpu=ledger.index, pid=entry.pid,
                     bytes=entry.booked_bytes,

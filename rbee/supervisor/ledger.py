@@ -5,8 +5,8 @@ Rule 1: what a worker may come to hold is booked before it is started. The sum n
 Rule 2: once it is loaded, what NVML says that its process holds takes the place of that; where it
         does not say so, by how much less is free than before it was started.
 Rule 3: it is booked until the memory is proved to be back: the process is gone from NVML's list,
-        or, where there is no such list, as much is free again; or until `RELEASE_S_MAX`, with a
-        warning.
+        and what no process of the list holds is free; where there is no such list, as much is free
+        again. Or, with a warning, until it has lasted too long.
 Rule 4: without NVML the books alone decide; then they are only as good as the predictions.
 """
 
@@ -18,10 +18,7 @@ from typing import Final
 from rbee.supervisor.devices import Gpu
 from rbee.vram import GIB, Demand
 
-# From a process' end until its memory is taken for lost. The driver needs some 0.1 s for it.
-RELEASE_S_MAX: Final = 10.0
-
-# Part of what was booked that must be free again, where no list of processes proves more.
+# Part of what was booked that must be seen to be free again; the rest is others' doing.
 BACK_PART: Final = 0.9
 
 # A worker that is started again takes what it took, and a little.
@@ -49,7 +46,9 @@ class Entry:
     is_measured: bool = False  # by how much less was free once it was loaded
     held_bytes: int | None = None  # as NVML says of its process; None: it does not
     gone_s: float = 0.0
-    free_at_end_bytes: int | None = None  # at the last look before it was gone
+    # At the last look before it was gone: what was free, and what no listed process held.
+    free_at_end_bytes: int | None = None
+    unlisted_at_end_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +146,7 @@ class Ledger:
                 self._book_truth(entry, gpu)
             if entry.stage is not Stage.RELEASING:
                 entry.free_at_end_bytes = gpu.memory_free_bytes
+                entry.unlisted_at_end_bytes = _unlisted_bytes(gpu)
 
     def _feel(self, gpu: Gpu) -> None:
         limit = self.temperature_limit_c
@@ -219,8 +219,11 @@ class Ledger:
             return
         entry.stage, entry.gone_s = Stage.RELEASING, now_s
 
-    def settle(self, now_s: float) -> list[Entry]:
+    def settle(self, now_s: float, timeout_s: float) -> list[Entry]:
         """Take from the books whose memory is back.
+
+        Args:
+          timeout_s: from a process' end until its memory is taken for lost.
 
         Returns:
           Those of which it was not proved in time: taken from the books as well.
@@ -231,7 +234,7 @@ class Ledger:
                 continue
             if self._is_back(entry):
                 del self._entries[entry.worker_id]
-            elif now_s - entry.gone_s >= RELEASE_S_MAX:
+            elif now_s - entry.gone_s >= timeout_s:
                 late.append(entry)
                 del self._entries[entry.worker_id]
         return late
@@ -242,8 +245,12 @@ class Ledger:
         gpu = self._gpu
         if gpu is None:
             return False
-        if self.tells_processes and gpu.held_bytes is not None:
-            return entry.pid not in gpu.held_bytes
+        unlisted = _unlisted_bytes(gpu)
+        if self.tells_processes and gpu.held_bytes is not None and unlisted is not None:
+            before = entry.unlisted_at_end_bytes
+            is_gone = entry.pid not in gpu.held_bytes
+            lost = 0 if before is None else unlisted - before
+            return is_gone and lost <= (1 - BACK_PART) * entry.booked_bytes
         if entry.free_at_end_bytes is None:
             return False
         taken = entry.booked_bytes
@@ -315,6 +322,13 @@ class Ledger:
 def _holder(entry: Entry) -> str:
     doing = {Stage.RESERVED: " loads and", Stage.LOADED: "", Stage.RELEASING: " ended and"}
     return f"{entry.worker_id}{doing[entry.stage]} holds {_gib(entry.booked_bytes)}"
+
+
+def _unlisted_bytes(gpu: Gpu) -> int | None:
+    """What is taken by nobody whom NVML lists; None: it lists nobody."""
+    if gpu.held_bytes is None:
+        return None
+    return gpu.memory_total_bytes - gpu.memory_free_bytes - sum(gpu.held_bytes.values())
 
 
 def _gib(count: int) -> str:

@@ -29,6 +29,7 @@ class Answers:
     def __init__(self) -> None:
         self.readiness = "ok"
         self.workers = [worker("bee-tiny-0"), worker("bee-tiny-1", pid=4243)]
+        self.box: dict[str, Any] = {}  # what is said beside the workers
         self.models = ["bee-tiny", "other"]
         self.crashes: list[dict[str, Any]] = []
         self.pieces = ["Hello", ", ", "bee."]
@@ -76,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
                 models = [{"id": name, "object": "model"} for name in self.says.models]
                 self._json(200, {"object": "list", "data": models})
             case "/v1/rbee/workers":
-                self._json(200, {"workers": self.says.workers, "queued": 3})
+                self._json(200, {"workers": self.says.workers, "queued": 3, **self.says.box})
             case "/v1/rbee/crashes":
                 short = ("id", "time", "slot", "cause", "how")
                 listed = [{name: each[name] for name in short} for each in self.says.crashes]

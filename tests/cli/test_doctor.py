@@ -19,6 +19,7 @@ from rbee.cli.checks.finding import Finding, examine
 from rbee.config import Config, ModelConfig, ServerConfig
 from rbee.errors import ExitCode
 from rbee.supervisor.cgroup import Means, foresee, own_places
+from rbee.supervisor.devices import Gpu
 from tests.cli.answering import Answers, serving
 from tests.cli.running import TIMEOUT_S, run_rbee
 from tests.supervisor.held import opened_ground
@@ -170,6 +171,19 @@ def test_gpu_in_the_box_that_nvml_does_not_show_fails(tmp_path: Path) -> None:
     assert gpu.count_boards(tmp_path / "none") == 0
     assert gpu.judge_absence("NVML: not found", 1).verdict == "fail"
     assert gpu.judge_absence("NVML: not found", 0).verdict == "ok"
+
+
+def test_a_gpu_that_is_hot_or_tells_too_little_is_a_warning() -> None:
+    def judge(**more: Any) -> Finding:
+        return gpu.judge_boards([Gpu(0, "a GPU", 80, 80, **more)], "0: a GPU")
+
+    told = {"temperature_c": 60, "temperature_limit_c": 90, "held_bytes": {}}
+    assert judge(**told).verdict == "ok"
+    hot = judge(**{**told, "temperature_c": 90})
+    assert (hot.verdict, "GPU 0 has 90 C, its limit is 90 C" in hot.found) == ("warn", True)
+    blind = judge(**{**told, "held_bytes": None})
+    assert blind.verdict == "warn"
+    assert "does not tell what each process holds" in blind.found
 
 
 @pytest.mark.parametrize(

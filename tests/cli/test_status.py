@@ -190,3 +190,45 @@ def test_durations_are_short(seconds: float | None, text: str) -> None:
 )
 def test_sizes_are_short(count: int | None, text: str) -> None:
     assert bytes_text(count) == text
+
+
+def test_a_gpu_what_waits_for_it_and_a_full_disk_are_told(tmp_path: Path) -> None:
+    answers = Answers()
+    gib = 1024**3
+    answers.workers = [
+        worker("a-0", vram_bytes=30 * gib, vram_reserved_bytes=40 * gib,
+               held_by={"memory": "cgroup1", "cpus": "cgroup2"}),
+        worker("a-1", state="waiting", pid=None, waits_for="it needs at least 50.00 GiB"),
+    ]  # fmt: skip
+    answers.box = {
+        "gpus": [
+            {"index": 0, "state": "hot", "problem": "too hot", "memory_total_bytes": 80 * gib,
+             "memory_free_bytes": 20 * gib, "reserved_bytes": 40 * gib, "temperature_c": 91},
+            {"index": 1, "state": "unknown", "problem": "no answer", "later_field": 1},
+        ],
+        "disks": [
+            {"place": "state_dir", "state": "low", "problem": "1 of 9 bytes are free"},
+            {"place": "run_dir", "state": "ok", "problem": ""},
+        ],
+    }  # fmt: skip
+    with serving(answers) as url:
+        shown = run_rbee("status", "--url", url, cwd=tmp_path).stdout
+    titles, first, second = shown.splitlines()[:3]
+    assert titles.index("VRAM") > 0
+    assert "30.0 GiB / 40.0 GiB" in first
+    assert "memory:cgroup1 cpus:cgroup2" in first
+    assert second.rstrip().endswith("2m05s")
+    assert "a-1 waits: it needs at least 50.00 GiB\n" in shown
+    assert "GPU 0 is hot, 40.0 GiB of 80.0 GiB reserved, 20.0 GiB free, 91 C: too hot\n" in shown
+    assert "GPU 1 is unknown, 0 B of 0 B reserved: no answer\n" in shown
+    assert "state_dir is low: 1 of 9 bytes are free\n" in shown
+    assert "run_dir" not in shown
+
+
+def test_a_server_whose_gpus_are_of_another_kind_is_an_error(tmp_path: Path) -> None:
+    answers = Answers()
+    answers.box = {"gpus": [{"name": "no index"}]}
+    with serving(answers) as url:
+        done = run_rbee("status", "--url", url, cwd=tmp_path)
+    assert done.returncode == ExitCode.UNAVAILABLE
+    assert "the server's GPUs are of another kind" in done.stderr

@@ -10,6 +10,7 @@ from tests.specs.audit_tamper_steps import STEPS as AUDIT_TAMPER
 from tests.specs.deadline_steps import STEPS as DEADLINES
 from tests.specs.error_steps import STEPS as ERRORS
 from tests.specs.evidence_steps import STEPS as EVIDENCE
+from tests.specs.gpu_steps import STEPS as GPU
 from tests.specs.inference_steps import STEPS as INFERENCE
 from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
 from tests.specs.queue_steps import STEPS as QUEUE
@@ -27,6 +28,7 @@ ALL._steps = {
     **EVIDENCE._steps,
     **RECOVERY._steps,
     **RESOURCES._steps,
+    **GPU._steps,
     **AUDIT._steps,
     **DEADLINES._steps,
     **QUEUE._steps,

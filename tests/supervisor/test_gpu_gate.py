@@ -12,7 +12,7 @@ from rbee.config import GpuConfig, RestartConfig
 from rbee.supervisor.demands import GpuPlace, gpu_places, read_shape
 from rbee.supervisor.devices import Gpu, GpuSurvey
 from rbee.supervisor.gpu_gate import LOOK_S_MAX, GpuGate
-from rbee.supervisor.ledger import RELEASE_S_MAX, Granted, Wait
+from rbee.supervisor.ledger import Granted, Wait
 from rbee.supervisor.slot import Slot, SlotState, Surroundings, keep_filled
 from rbee.vram import GIB, Demand
 from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, NoLog, plan
@@ -32,6 +32,7 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
 
 
+RELEASE_S_MAX = GpuConfig().release_timeout_s
 SILENT = GpuSurvey((), "NVML: driver not loaded")
 
 

@@ -5,10 +5,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from rbee.supervisor.devices import Gpu
-from rbee.supervisor.ledger import RELEASE_S_MAX, Granted, Ledger, Refused, Stage, Wait
+from rbee.supervisor.ledger import Granted, Ledger, Refused, Stage, Wait
 from rbee.vram import GIB, Demand
 
 TOTAL = 80 * GIB
+RELEASE_S_MAX = 10.0
 
 
 def gpu(free: int, held: dict[int, int] | None = None, **more: int) -> Gpu:
@@ -111,12 +112,15 @@ def test_memory_is_back_when_the_process_is_not_listed_any_more() -> None:
     ledger = opened()
     loaded(ledger, "a-0", gib(50), pid=7, took=50, free=30)
     ledger.gone("a-0", now_s=100.0)
-    assert ledger.settle(100.1) == []
+    assert ledger.settle(100.1, RELEASE_S_MAX) == []
     assert isinstance(ledger.ask("a-0", gib(50)), Wait)
-    ledger.look(gpu(30, {}))  # not listed: the spawn still waits for the free bytes
-    assert ledger.settle(100.2) == []
+    ledger.look(gpu(30, {}))  # not listed, and not free either
+    assert ledger.settle(100.2, RELEASE_S_MAX) == []
+    assert ledger.booked_bytes == 50 * GIB
+    assert isinstance(ledger.ask("a-0", gib(50)), Wait)
+    ledger.look(gpu(40, {4711: 40 * GIB}))  # another process has taken of it: it was back
+    ledger.settle(100.3, RELEASE_S_MAX)
     assert ledger.booked_bytes == 0
-    assert isinstance(ledger.ask("a-0", gib(50)), Wait)
     ledger.look(gpu(80, {}))
     assert granted(ledger, "a-0", gib(50)) >= 50 * GIB
 
@@ -130,10 +134,10 @@ def test_without_processes_it_is_back_when_as_much_is_free_again() -> None:
     ledger.look(gpu(30))
     ledger.gone("a-0", now_s=100.0)
     ledger.look(gpu(60))
-    assert ledger.settle(101.0) == []
+    assert ledger.settle(101.0, RELEASE_S_MAX) == []
     assert ledger.booked_bytes == 50 * GIB
     ledger.look(gpu(79))
-    assert ledger.settle(101.0) == []
+    assert ledger.settle(101.0, RELEASE_S_MAX) == []
     assert ledger.booked_bytes == 0
 
 
@@ -143,8 +147,8 @@ def test_memory_that_does_not_come_back_is_told_in_the_end(listed: dict[int, int
     loaded(ledger, "a-0", gib(50), pid=7, took=50, free=30)
     ledger.gone("a-0", now_s=100.0)
     ledger.look(gpu(30, listed))
-    assert ledger.settle(100.0 + RELEASE_S_MAX - 0.1) == []
-    [late] = ledger.settle(100.0 + RELEASE_S_MAX)
+    assert ledger.settle(100.0 + RELEASE_S_MAX - 0.1, RELEASE_S_MAX) == []
+    [late] = ledger.settle(100.0 + RELEASE_S_MAX, RELEASE_S_MAX)
     assert late.worker_id == "a-0"
     answer = ledger.ask("a-0", gib(50))  # no OOM loop: what is not free is not given
     assert isinstance(answer, Wait)
@@ -157,7 +161,7 @@ def test_a_worker_that_is_started_again_fits_where_it_was() -> None:
     loaded(ledger, "b-0", gib(39), pid=8, took=38, free=2)
     ledger.gone("a-0", now_s=1.0)
     ledger.look(gpu(42, {8: 38 * GIB}))
-    ledger.settle(1.1)
+    ledger.settle(1.1, RELEASE_S_MAX)
     assert 40 * GIB <= granted(ledger, "a-0", gib(60, 70)) <= 42 * GIB
 
 
@@ -295,7 +299,7 @@ class Sharing(RuleBasedStateMachine):
         for pid in [pid for pid in self.holds if pid not in alive]:
             del self.holds[pid]  # what was late is back
         self.look()
-        self.ledger.settle(self.now_s)
+        self.ledger.settle(self.now_s, RELEASE_S_MAX)
 
     def look(self) -> None:
         free = 80 - self.foreign - sum(self.holds.values())
