@@ -8,7 +8,7 @@ from rbee.store import KeyRow
 from rbee.supervisor.access import api_key
 from rbee.supervisor.access.access import Access
 from rbee.supervisor.access.api_key import NewKey, fingerprint, new_key
-from rbee.supervisor.access.hashing import NOBODYS_HASH
+from rbee.supervisor.access.hashing import NOBODYS_HASH, fits
 from rbee.supervisor.access.keyring import Keyring
 from rbee.supervisor.access.throttle import ThrottleLimits
 from rbee.supervisor.access.verifier import Verifier
@@ -30,6 +30,10 @@ class Ring:
             "role": "user", "models": (), "limits": {}, "created_s": NOW_UNIX_S - 1000,
         }  # fmt: skip
         return KeyRow(**{**given, **more})
+
+    def knows_not(self, hashed: str) -> bool:
+        """Whether a hash is of a key that was made by the code under test."""
+        return hashed not in self._texts and hashed != NOBODYS_HASH
 
     def fits(self, text: str, hashed: str) -> bool:
         return self._texts.get(hashed) == text
@@ -103,4 +107,4 @@ class Stand:
 
     def _fits(self, text: str, hashed: str) -> bool:
         self.verified.append(text)
-        return self.ring.fits(text, hashed)
+        return self.ring.fits(text, hashed) or (self.ring.knows_not(hashed) and fits(text, hashed))

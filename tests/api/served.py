@@ -2,7 +2,7 @@
 
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -98,13 +98,21 @@ async def serve_face(
     generator: FakeGenerator | None = None,
     patience_s: float = 20,
     unix_clock: Callable[[], float] = lambda: 1_900_000_000.0,
+    surroundings: Mapping[str, Any] | None = None,
     **limits: Any,
 ) -> AsyncIterator[Served]:
-    """Serve on a free port; ``answer`` is called with each ask once it was taken."""
+    """Serve on a free port; ``answer`` is called with each ask once it was taken.
+
+    Args:
+      surroundings: what else `make_face` gets.
+    """
     generator, log, config = generator or FakeGenerator(), LogLines(), config or ServerConfig()
     sockets = bind_sockets("127.0.0.1", 0, limits.get("backlog", 2048))
     port = sockets[0].getsockname()[1]
-    face = make_face(generator, FakeOperations(), config, log, unix_clock=unix_clock)
+    face = make_face(
+        generator, FakeOperations(), config, log,
+        unix_clock=unix_clock, **(surroundings or {}),
+    )  # fmt: skip
     served = Served(generator, face, None, port, log)
     http_limits = HttpLimits(**limits)
     if has_lane:
