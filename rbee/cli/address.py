@@ -1,5 +1,7 @@
 """Addresses: where a server listens, and the URL at which it is reached from here."""
 
+import dataclasses
+import os
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,12 @@ from rbee.cli.options import At
 
 if TYPE_CHECKING:
     from rbee.config import Config
+    from rbee.secret_files import Secret
 
 CONFIG_FILE: Final = Path("rbee.toml")
 DEFAULT_URL: Final = "http://127.0.0.1:7233"
 
+_PORTS: Final = {"http": 80, "https": 443}
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (compared, not bound)
 
 
@@ -36,6 +40,7 @@ class Address:
     url: str
     ca_file: Path | None = None  # whose certificates are trusted; None: those of this system
     own_certificate_file: Path | None = None  # only this one is, whatever name it is for
+    key: "Secret | None" = None  # that is shown to it
 
 
 def server_address(at: At) -> Address:
@@ -43,8 +48,13 @@ def server_address(at: At) -> Address:
 
     Raises:
       UsageError: the URL is none.
-      ConfigError: the file is there and cannot be used.
+      ConfigError: the configuration, or the file of the key, is there and cannot be used.
     """
+    address = _keyless_address(at)
+    return dataclasses.replace(address, key=_key_for(address.url, at.key_file))
+
+
+def _keyless_address(at: At) -> Address:
     if at.url is not None:
         return Address(_checked_url(at.url), at.ca_file)
     if not CONFIG_FILE.exists():
@@ -52,6 +62,30 @@ def server_address(at: At) -> Address:
     from rbee.config import load_config
 
     return address_of(load_config(CONFIG_FILE), at.ca_file)
+
+
+def _key_for(url: str, key_file: Path | None) -> "Secret | None":
+    """The key of that file; else what `rbee init` left, for a server on this machine alone.
+
+    That one is shown to programs only of whoever could read it anyway: another user's may listen
+    on the port while the server is away.
+    """
+    from rbee.cli.key_store import ADMIN_KEY_FILE, state_dir_for
+    from rbee.cli.listener import listener_uids
+    from rbee.secret_files import read_secret_file
+    from rbee.supervisor.bind import is_loopback
+
+    if key_file is None:
+        parts = urllib.parse.urlsplit(url)
+        if not is_loopback(parts.hostname or ""):
+            return None
+        key_file = state_dir_for(None, None) / ADMIN_KEY_FILE
+        if not os.access(key_file, os.R_OK):  # there is none, or it is another user's
+            return None
+        listeners = listener_uids(parts.port or _PORTS[parts.scheme])
+        if not listeners or listeners - {0, key_file.stat().st_uid}:
+            return None
+    return read_secret_file(key_file)
 
 
 def address_of(config: "Config", ca_file: Path | None = None) -> Address:

@@ -232,7 +232,8 @@ def _handed_out(key: "NewKey", path: Path | None) -> Iterator[None]:
         yield
         return
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o700, parents=True)
         descriptor = os.open(path, _CREATE, 0o600)
     except FileExistsError as error:
         message = f"{path} is there already; take it away, or choose another with --key-file"

@@ -19,6 +19,10 @@ class At:
         Path | None,
         Parameter(help="Whose certificates to trust, in PEM form; else those of this system."),
     ] = None
+    key_file: Annotated[
+        Path | None,
+        Parameter(help="Of an API key; else admin.key of the state folder, for servers here."),
+    ] = None
 
 
 HERE: Final = At()

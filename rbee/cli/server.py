@@ -10,6 +10,7 @@ import msgspec
 
 from rbee.cli.address import Address
 from rbee.cli.endings import RefusedError, UnreachableError, UsageError
+from rbee.errors import ErrorCode
 from rbee.ids import is_worker_id
 
 CONNECT_TIMEOUT_S: Final = 3.0
@@ -93,6 +94,7 @@ class Server:
             # A proxy of the environment must not come between us and loopback.
             trust_env=False,
             verify=_trust(address),
+            headers=_credential(address),
         )
 
     def __enter__(self) -> Self:
@@ -247,6 +249,20 @@ def _trust(address: Address) -> ssl.SSLContext | bool:
     return context
 
 
+def _credential(address: Address) -> dict[str, str]:
+    """The header that shows a key.
+
+    Raises:
+      UsageError: what stands in its file cannot be one.
+    """
+    if address.key is None:
+        return {}
+    text = address.key.reveal().decode("ascii", "replace")
+    if not text.isascii() or not text.isprintable() or " " in text:
+        raise UsageError("the file of the key must hold one key, and nothing else")
+    return {"Authorization": f"Bearer {text}"}
+
+
 def worker_rows(answer: Json) -> list[WorkerRow]:
     """The slots in the answer of ``GET /v1/rbee/workers``.
 
@@ -300,9 +316,12 @@ def _json_of(response: httpx2.Response) -> Json:
 
 
 def _refusal_of(problem: Json, correlation_id: str) -> RefusedError:
+    message, code = str(problem.get("message") or "refused without a reason"), problem.get("code")
+    if code == ErrorCode.INVALID_API_KEY:
+        message += " (rbee takes it from --key-file)"
     return RefusedError(
-        str(problem.get("message") or "refused without a reason"),
-        str(problem.get("code") or ""),
+        message,
+        str(code or ""),
         str(problem.get("correlation_id") or correlation_id),
     )
 

@@ -1,0 +1,153 @@
+"""`rbee init`, `rbee keys`, and to whom commands show a key: through real processes."""
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from rbee.cli import address, listener
+from rbee.cli.address import server_address
+from rbee.cli.app import run_command
+from rbee.cli.endings import UsageError
+from rbee.cli.options import At
+from rbee.cli.server import Server
+from rbee.errors import ExitCode
+from rbee.store import open_store
+from rbee.supervisor.access.api_key import id_of, new_key
+from tests.cli.answering import Answers, serving
+from tests.cli.running import run_rbee
+
+
+def keys(folder: Path, *arguments: str) -> tuple[int, str, str]:
+    done = run_rbee("keys", *arguments, "--state-dir", str(folder / "state"), cwd=folder)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_key_is_shown_once_listed_rotated_and_revoked(tmp_path: Path) -> None:
+    code, shown, told = keys(
+        tmp_path, "create", "--role", "user", "--name", "chat\u00fc", "--model", "bee-tiny",
+        "--expires", "90d", "--requests-per-minute", "5",
+    )  # fmt: skip
+    key_id = id_of(shown.strip())
+    assert (code, key_id is not None) == (0, True)
+    assert told == f"{key_id}: user key; it is not shown again\n"
+    code, listed, _ = keys(tmp_path, "list")
+    assert code == 0
+    assert shown.strip() not in listed
+    titles, row = listed.splitlines()
+    assert titles.split() == [
+        "ID", "STATE", "ROLE", "NAME", "MODELS", "LIMITS", "CREATED", "EXPIRES", "MARK",
+    ]  # fmt: skip
+    assert row.split()[:6] == [
+        key_id, "good", "user", "chat\u00fc", "bee-tiny", "requests_per_minute=5",
+    ]  # fmt: skip
+    code, rotated, _ = keys(tmp_path, "rotate", str(key_id), "--grace", "1h", "--json")
+    made = json.loads(rotated)
+    assert (code, id_of(made["key"])) == (0, made["id"])
+    assert (made["role"], made["models"]) == ("user", ["bee-tiny"])
+    code, told, _ = keys(tmp_path, "revoke", made["id"], "--reason", "lost")
+    assert (code, told) == (0, f"{made['id']}: revoked\n")
+    assert keys(tmp_path, "revoke", made["id"])[1] == f"{made['id']}: was revoked before\n"
+    assert keys(tmp_path, "rotate", made["id"])[0] == ExitCode.USAGE
+    _, listed, _ = keys(tmp_path, "list", "--json")
+    states = {each["id"]: each["revoked_for"] for each in json.loads(listed)["keys"]}
+    assert states == {key_id: None, made["id"]: "lost"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["create", "--role", "king"], "Invalid value"),
+        (["create", "--role", "user", "--expires", "soon"], "expires must be a time"),
+        (["create", "--role", "user", "--expires", "0d", "--model", "a b"], "models must hold"),
+        (["create", "--role", "user", "--tokens-per-minute", "0"], "limits.tokens_per_minute"),
+        (["revoke", "abcdefgh"], "there is no key 'abcdefgh'"),
+        (["rotate", "abcdefgh", "--grace", "100y"], "--grace must be like"),
+    ],
+)
+def test_what_cannot_be_done_says_why(tmp_path: Path, arguments: list[str], told: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(told)):
+        run_command(["keys", *arguments, "--state-dir", str(tmp_path / "state")])
+
+
+def test_init_writes_an_admin_key_for_its_owner_alone_and_never_over_another(
+    tmp_path: Path,
+) -> None:
+    done = run_rbee("init", "--state-dir", str(tmp_path / "state"), cwd=tmp_path)
+    path = tmp_path / "state" / "admin.key"
+    assert done.returncode == 0
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    key = path.read_text("ascii").strip()
+    assert key not in done.stdout + done.stderr
+    again = run_rbee("init", "--state-dir", str(tmp_path / "state"), cwd=tmp_path)
+    assert again.returncode == ExitCode.USAGE
+    assert "is there already" in again.stderr
+    store = open_store(tmp_path / "state" / "rbee.db")
+    assert store is not None
+    with store:
+        assert [(row.id, row.role) for row in store.keys.all()] == [(id_of(key), "admin")]
+
+
+def test_a_key_whose_file_cannot_be_written_is_not_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = ["keys", "create", "--role", "user", "--state-dir", str(tmp_path / "state")]
+    with pytest.raises(UsageError, match="cannot be made: Not a directory"):
+        run_command([*command, "--key-file", str(tmp_path / "file" / "below" / "key")])
+    store = open_store(tmp_path / "state" / "rbee.db")
+    assert store is not None
+    with store:
+        assert store.keys.all() == []
+
+
+def test_a_store_that_is_open_to_others_is_an_error_with_a_code(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "state" / "rbee.db")
+    assert store is not None
+    store.close()
+    (tmp_path / "state" / "rbee.db").chmod(0o644)
+    code, _, said = keys(tmp_path, "list")
+    assert (code, "closed to others" in said) == (74, True)
+
+
+def test_commands_show_the_key_of_a_file_or_that_of_init_to_servers_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    state = tmp_path / "state"
+    monkeypatch.setattr("rbee.supervisor.crashes.default_state_dir", lambda: state)
+    with serving(Answers()) as url:
+        assert server_address(At(url=url)).key is None
+        state.mkdir()
+        key, other = new_key(), new_key()
+        for path, each in ((state / "admin.key", key), (tmp_path / "other.key", other)):
+            path.write_text(each.text + "\n")
+            path.chmod(0o600)
+        found = server_address(At(url=url)).key
+        assert found is not None
+        assert found.reveal().decode() == key.text
+        found = server_address(At(url="https://box.example", key_file=tmp_path / "other.key")).key
+        assert found is not None
+        assert found.reveal().decode() == other.text
+        assert server_address(At(url="https://box.example")).key is None
+        monkeypatch.setattr("rbee.cli.listener.listener_uids", lambda _port: {os.geteuid() + 1})
+        assert server_address(At(url=url)).key is None, "another user listens there"
+    monkeypatch.undo()
+    assert address.DEFAULT_URL.endswith("7233")
+
+
+def test_who_listens_is_read_from_the_kernel() -> None:
+    with serving(Answers()) as url:
+        assert listener.listener_uids(int(url.rpartition(":")[2])) == {os.geteuid()}
+    assert listener.listener_uids(1) == set()
+
+
+@pytest.mark.parametrize("text", ["two words", "\u00fc", "tab\tbed"])
+def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "key"
+    path.write_text(text)
+    path.chmod(0o600)
+    with pytest.raises(UsageError) as caught:
+        Server(server_address(At(url="http://127.0.0.1:1", key_file=path)))
+    assert text not in str(caught.value)
