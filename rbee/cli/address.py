@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rbee.secret_files import Secret
 
 CONFIG_FILE: Final = Path("rbee.toml")
+ADMIN_KEY_FILE: Final = "admin.key"  # in the state folder: what `rbee init` makes
 DEFAULT_URL: Final = "http://127.0.0.1:7233"
 
 _PORTS: Final = {"http": 80, "https": 443}
@@ -31,6 +32,13 @@ def url_of_bind(bind: str, *, is_tls: bool = False) -> str:
 
     listens = parse_bind(bind)
     return Bind(_WILDCARDS.get(listens.host, listens.host), listens.port, is_tls).url
+
+
+def state_dir_of(config: "Config") -> Path:
+    """Where a server with that configuration keeps what outlives it."""
+    from rbee.supervisor.crashes import default_state_dir
+
+    return Path(config.server.state_dir or default_state_dir()).absolute()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +78,8 @@ def _key_for(url: str, key_file: Path | None) -> "Secret | None":
     That one is shown to programs only of whoever could read it anyway: another user's may listen
     on the port while the server is away.
     """
-    from rbee.cli.key_store import ADMIN_KEY_FILE, state_dir_for
     from rbee.cli.listener import listener_uids
+    from rbee.config import Config, load_config
     from rbee.secret_files import read_secret_file
     from rbee.supervisor.bind import is_loopback
 
@@ -79,7 +87,8 @@ def _key_for(url: str, key_file: Path | None) -> "Secret | None":
         parts = urllib.parse.urlsplit(url)
         if not is_loopback(parts.hostname or ""):
             return None
-        key_file = state_dir_for(None, None) / ADMIN_KEY_FILE
+        config = load_config(CONFIG_FILE) if CONFIG_FILE.exists() else Config()
+        key_file = state_dir_of(config) / ADMIN_KEY_FILE
         if not os.access(key_file, os.R_OK):  # there is none, or it is another user's
             return None
         listeners = listener_uids(parts.port or _PORTS[parts.scheme])

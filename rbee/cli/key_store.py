@@ -4,18 +4,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rbee.cli.address import state_dir_of
+
 if TYPE_CHECKING:
     from rbee.config import Config
     from rbee.supervisor.bind import Bind
-
-ADMIN_KEY_FILE = "admin.key"
-
-
-def state_dir_of(config: "Config") -> Path:
-    """Where a server with that configuration keeps what outlives it."""
-    from rbee.supervisor.crashes import default_state_dir
-
-    return Path(config.server.state_dir or default_state_dir()).absolute()
 
 
 def state_dir_for(config: Path | None, state_dir: Path | None) -> Path:

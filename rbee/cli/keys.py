@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from cyclopts import Parameter
 
+from rbee.cli.address import ADMIN_KEY_FILE
 from rbee.cli.endings import UsageError
-from rbee.cli.key_store import ADMIN_KEY_FILE, state_dir_for
+from rbee.cli.key_store import state_dir_for
 from rbee.cli.terminal import columns, printable_line, put, say
 
 if TYPE_CHECKING:
