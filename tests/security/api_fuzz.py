@@ -17,9 +17,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+from rbee.store import FILE_NAME, open_store
+from rbee.supervisor.access.api_key import NewKey
+from rbee.supervisor.access.minting import KeyOrder, mint
+from rbee.supervisor.access.principal import Role
 from tests.e2e.server import Server, synthetic_config
+from tests.security.api_fuzz_hooks import KEY_ID_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 WORKERS = "slots = 2\nbatch_size = 32\n"
@@ -46,8 +52,11 @@ def fuzz(directory: Path, cases: int, seed: int, phases: str = "examples,coverag
     Raises:
       AssertionError: it found something, or the server has logged a bug.
     """
-    (directory / "schemathesis.toml").write_text(SETTINGS)
-    config = synthetic_config(model=WORKERS).replace("tokens_per_s = 200\n", QUICK)
+    key = _key_of_an_admin(directory)
+    header = f'[headers]\nAuthorization = "Bearer {key.text}"\n'
+    (directory / "schemathesis.toml").write_text(SETTINGS + header)
+    head = f'[server]\nstate_dir = "{directory}"\n'
+    config = synthetic_config(head=head, model=WORKERS).replace("tokens_per_s = 200\n", QUICK)
     server = Server(directory, config)
     try:
         server.ready()
@@ -58,7 +67,7 @@ def fuzz(directory: Path, cases: int, seed: int, phases: str = "examples,coverag
                 "--phases", phases,
             ],
             cwd=directory,  # it keeps what it finds in files of its own
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), KEY_ID_VARIABLE: key.id},
             capture_output=True,
             text=True,
             check=False,
@@ -70,6 +79,16 @@ def fuzz(directory: Path, cases: int, seed: int, phases: str = "examples,coverag
     finally:
         server.close()
     return done.stdout
+
+
+def _key_of_an_admin(directory: Path) -> NewKey:
+    """A key that may do everything, in the store of the server to be."""
+    key, row = mint(KeyOrder(role=Role.ADMIN), int(time.time()))
+    store = open_store(directory / FILE_NAME)
+    assert store is not None
+    store.keys.add(row)
+    store.close()
+    return key
 
 
 def main() -> int:

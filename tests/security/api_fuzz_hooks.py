@@ -1,13 +1,18 @@
 """What schemathesis is told of our API: loaded by it, through `api_fuzz`."""
 
-from typing import Any
+import os
+from typing import Any, Final
 
 import schemathesis
 
 from rbee.ids import is_model_name
 
-MODEL = "synthetic"
-SPARE_SLOT = "synthetic-1"
+MODEL: Final = "synthetic"
+SPARE_SLOT: Final = "synthetic-1"
+NOBODYS_KEY: Final = "00000000"
+
+# Names the key that the requests are made with.
+KEY_ID_VARIABLE: Final = "RBEE_API_FUZZ_KEY_ID"
 
 
 @schemathesis.hook
@@ -22,7 +27,10 @@ def map_body(_context: Any, body: Any) -> Any:
 
 @schemathesis.hook
 def before_call(_context: Any, case: Any, _kwargs: Any) -> None:
-    """Of two workers, one goes on: what is restarted and stopped is the other."""
-    slot = (case.path_parameters or {}).get("slot")
+    """Of two workers, one goes on: what is restarted and stopped is the other. So does our key."""
+    named = case.path_parameters or {}
+    slot = named.get("slot")
     if isinstance(slot, str) and slot.startswith(MODEL):
-        case.path_parameters["slot"] = SPARE_SLOT
+        named["slot"] = SPARE_SLOT
+    if named.get("id") == os.environ[KEY_ID_VARIABLE]:
+        named["id"] = NOBODYS_KEY

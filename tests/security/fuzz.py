@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from tests.security.fuzz_targets import TARGETS, Target
+from tests.security.fuzz_targets import TARGETS
 from tests.security.model_targets import model_targets
 from tests.security.mutation import mutate
+from tests.security.target import Target
 
 FINDINGS_MAX: Final = 5  # of one target; then the next
 

@@ -11,7 +11,7 @@ from rbee.engine.exllamav2.tokenizer import pieces, special_ids, token_ids
 from rbee.engine.llamacpp.gguf import read_gguf
 from rbee.errors import EngineError
 from tests.engine.tiny_gguf import encode
-from tests.security.fuzz_targets import Target
+from tests.security.target import Target
 
 _GGUF: Final = encode(
     {"general.architecture": "llama", "llama.block_count": 2, "a.tokens": ["a", "bc"],

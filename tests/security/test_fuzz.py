@@ -6,7 +6,8 @@ import pytest
 
 from tests.security.fuzz import Findings as Found
 from tests.security.fuzz import all_targets, feed, run
-from tests.security.fuzz_targets import TARGETS, Target
+from tests.security.fuzz_targets import TARGETS
+from tests.security.target import Target
 
 INPUTS = 2000
 INPUTS_OF_SLOW = {"chat-template": 100, "gguf": 500, "model-folder": 300}  # compiled; in files
