@@ -204,8 +204,10 @@ def _no_reading(signs: Signs, limits: WorkerConfig) -> _Limit:
 
 def _no_token(signs: Signs, limits: WorkerConfig) -> _Limit:
     budget_s = max(token_budget_s(signs, limits), 2 * limits.beat_s)
+    # Who has just read the last of a prompt, though that has ended by now, begins anew.
+    since_s = signs.token_s if signs.is_reading else max(signs.token_s, signs.read_s)
     return _Limit(
-        signs.token_s, budget_s, Verdict.LIVELOCK, "livelock: steps, but no token", budget_s / 2,
+        since_s, budget_s, Verdict.LIVELOCK, "livelock: steps, but no token", budget_s / 2,
         "no token",
     )  # fmt: skip
 

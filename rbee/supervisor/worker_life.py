@@ -180,8 +180,11 @@ def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery
 
 async def _watch(worker: Worker, limits: WorkerConfig, evidence: Evidence | None) -> None:
     """Judge the worker by what it says and when; end its life at the first fault."""
+    wake_s = worker.started_s
     while not worker.fault:
         now_s = trio.current_time()
+        if (late_s := now_s - wake_s) > LATE_AFTER_S:
+            worker.excuse(late_s, now_s)
         judgement = worker.judge(limits, now_s)
         if judgement.is_fatal:
             worker.condemn(judgement)
@@ -192,6 +195,3 @@ async def _watch(worker: Worker, limits: WorkerConfig, evidence: Evidence | None
             return
         wake_s = min(judgement.look_again_s, now_s + WATCH_EVERY_S)
         await trio.sleep_until(wake_s)
-        now_s = trio.current_time()
-        if (late_s := now_s - wake_s) > LATE_AFTER_S:
-            worker.excuse(late_s, now_s)

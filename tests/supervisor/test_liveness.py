@@ -56,9 +56,10 @@ def signs(phase: LifePhase, at_s: float = 0.0, **known: object) -> Signs:
         (signs(LifePhase.WORKING, 60, step_s=0, token_s=0), 60, Verdict.WEDGED),
         (signs(LifePhase.WORKING, 60, step_s=0, token_s=0, pace=SLOW), 60, Verdict.SLOW),
         (signs(LifePhase.WORKING, 60, step_s=50, token_s=50, pace=FAST), 60, Verdict.WEDGED),
-        (signs(LifePhase.WORKING, 60, token_s=0), 59.9, Verdict.SLOW),
-        (signs(LifePhase.WORKING, 60, token_s=0), 60, Verdict.LIVELOCK),
-        (signs(LifePhase.WORKING, 60, token_s=50, pace=FAST), 60, Verdict.LIVELOCK),
+        (signs(LifePhase.WORKING, 60, token_s=0, read_s=0), 59.9, Verdict.SLOW),
+        (signs(LifePhase.WORKING, 60, token_s=0, read_s=0), 60, Verdict.LIVELOCK),
+        (signs(LifePhase.WORKING, 60, token_s=50, read_s=9, pace=FAST), 60, Verdict.LIVELOCK),
+        (signs(LifePhase.WORKING, 60, token_s=9, read_s=51, pace=FAST), 60, Verdict.SLOW),
         (signs(LifePhase.WORKING, 299, token_s=0, is_reading=True), 299, Verdict.SLOW),
         (signs(LifePhase.WORKING, 300, token_s=0, is_reading=True), 300, Verdict.LIVELOCK),
         # Steps, of which none reads anything.
