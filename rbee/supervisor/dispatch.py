@@ -13,7 +13,6 @@ Rule 3: a request counts as being at a worker until that has said its last word 
 
 import itertools
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from rbee.errors import LinkFullError
 from rbee.supervisor.backlog import Backlog
@@ -21,10 +20,8 @@ from rbee.supervisor.lifecycle import TAKES_REQUESTS
 from rbee.supervisor.open_request import OpenRequest
 from rbee.supervisor.placement import choose, choose_idle
 from rbee.supervisor.quarantine import Quarantine, Standing
-from rbee.supervisor.slot import Slot, SlotState
+from rbee.supervisor.slot import Slot
 from rbee.supervisor.worker import Worker
-
-_OVER: Final = (SlotState.FAILED, SlotState.STOPPED)
 
 
 class Dispatch:
@@ -80,7 +77,7 @@ class Dispatch:
 
     def is_served(self, model: str) -> bool:
         """Whether a worker stands in some slot of the model, or will by itself."""
-        return any(slot.state not in _OVER for slot in self._slots[model])
+        return any(not slot.is_over for slot in self._slots[model])
 
     def capacity(self, model: str) -> int:
         return sum(worker.batch_size for worker in self._workers(model))
@@ -283,7 +280,6 @@ class Dispatch:
     def _is_coming(self, model: str) -> bool:
         """Whether a slot of the model is being filled."""
         return any(
-            slot.state not in _OVER
-            and (slot.worker is None or slot.worker.state not in TAKES_REQUESTS)
+            not slot.is_over and (slot.worker is None or slot.worker.state not in TAKES_REQUESTS)
             for slot in self._slots[model]
         )

@@ -119,6 +119,12 @@ class Slot:
         return self._breaker.reason
 
     @property
+    def is_over(self) -> bool:
+        """Whether it is empty, and stays so by itself. Not from the word on that fills it again."""
+        is_empty = self.state in (SlotState.FAILED, SlotState.STOPPED)
+        return is_empty and not (self._wants_worker and self._asked.is_set())
+
+    @property
     def is_hopeless(self) -> bool:
         """Whether it stays empty until an operator acts who did not want it so."""
         return self.state is SlotState.FAILED and self._breaker.trial_after_s is None
@@ -190,6 +196,7 @@ async def _refill(slot: Slot, around: Surroundings, reports: trio.Nursery) -> No
             around.delivery.slot_failed(slot)
             await _wait_asked(slot)
             continue
+        slot.state = SlotState.EMPTY
         room = await _wait_room(slot, around)
         if room is None:
             continue

@@ -123,6 +123,20 @@ async def test_an_operators_stop_while_a_failure_is_reported_stops_the_slot(
     assert len(place.launch.launched) == 1
 
 
+async def test_a_slot_is_over_until_somebody_asks_for_a_worker(autojump_clock: MockClock) -> None:
+    place = Place()
+    async with kept(place, RestartConfig()):
+        await trio.sleep(1)
+        place.slot.stop()
+        await trio.sleep(60)
+        assert place.slot.is_over
+        place.slot.restart()
+        for _ in range(20):  # who waits for the model is not sent away while the worker starts
+            assert not place.slot.is_over
+            await trio.lowlevel.checkpoint()
+        assert place.slot.worker is not None
+
+
 async def test_after_the_cool_down_one_worker_is_tried(autojump_clock: MockClock) -> None:
     place = Place(*crashing(5))
     async with kept(place, RestartConfig(cooldown_s=30)):
