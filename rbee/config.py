@@ -18,6 +18,7 @@ from rbee.ids import has_hidden, is_model_name
 
 CONFIG_BYTES_MAX: Final = 1024 * 1024
 REFERENCE_BYTES_MAX: Final = 512
+KEEP_ALIVE_COMMENT_S_MIN: Final = 1.0  # more often it would be traffic of its own
 
 _ORIGIN: Final = re.compile(r"https?://([a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(:[0-9]{1,5})?")
 
@@ -44,6 +45,8 @@ class ServerConfig(Section, frozen=True):
     deadline_s_max: Seconds = 3600.0
     first_token_timeout_s: Seconds = 300.0  # from a request's arrival to its first token
     stall_timeout_s: Seconds = 120.0  # from one token of a request to the next
+    # A stream that has begun says that it is there after so long without a token. 0: it does not.
+    keep_alive_comment_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 12.0  # running streams after SIGTERM
     queue_requests_max: Annotated[int, Meta(ge=0, le=100_000)] = 1024  # waiting, over all models
     # Waiting, prompts and the answers they ask for; of prompts, a third of their letters counts.
@@ -54,6 +57,10 @@ class ServerConfig(Section, frozen=True):
     parked_bytes_max: Annotated[int, Meta(ge=4096, le=16 * 1024 * 1024)] = 256 * 1024  # per client
 
     def __post_init__(self) -> None:
+        if 0 < self.keep_alive_comment_s < KEEP_ALIVE_COMMENT_S_MIN:
+            raise ValueError(
+                f"keep_alive_comment_s must be 0 (off) or at least {KEEP_ALIVE_COMMENT_S_MIN:g}"
+            )
         for origin in self.allowed_origins:
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(

@@ -5,6 +5,7 @@ import trio
 from trio.testing import MockClock
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.api.events import DONE, KEEP_ALIVE
 from tests.api.face import CHAT, Face
 
 PATH = "/v1/chat/completions"
@@ -69,6 +70,36 @@ async def test_a_stream_that_stalls_ends_with_an_error_event_and_one_that_moves_
     assert trio.current_time() == pytest.approx(8 + 3)
     assert "next token" in exchange.events[-1]["error"]["message"]
     assert asked.cancelled == "deadline_exceeded"
+
+
+async def test_a_stream_that_waits_says_so_until_it_counts_as_stalled(
+    autojump_clock: MockClock,
+) -> None:
+    face = Face(stall_timeout_s=10, keep_alive_comment_s=3)
+    async with trio.open_nursery() as nursery:
+        exchange = face.start(nursery, PATH, {**CHAT, "stream": True})
+        [asked] = await face.generator.wait_asked()
+        await trio.sleep(5.5)
+        assert exchange.status is None, "what fails before the first token has its own status"
+        asked.push("x")
+    assert trio.current_time() == pytest.approx(5.5 + 10)
+    assert exchange.body.count(KEEP_ALIVE) in (2, 3)
+    assert b"next token" in exchange.body
+    assert exchange.body.endswith(DONE)
+
+
+async def test_no_comment_comes_while_tokens_do_nor_into_an_answer_that_is_no_stream(
+    autojump_clock: MockClock,
+) -> None:
+    face = Face(keep_alive_comment_s=3)
+    for stream in (True, False):
+        async with trio.open_nursery() as nursery:
+            exchange = face.start(nursery, PATH, {**CHAT, "stream": stream})
+            [*_, asked] = await face.generator.wait_asked(1 if stream else 2)
+            for number in range(6):
+                await trio.sleep(2 if stream else 5)
+                asked.push("x", finish="stop" if number == 5 else None)
+        assert exchange.body.count(KEEP_ALIVE) == 0
 
 
 async def test_an_answer_that_changed_workers_says_so_and_others_do_not() -> None:

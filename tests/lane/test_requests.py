@@ -245,3 +245,17 @@ async def test_a_body_limit_below_that_of_the_lane_holds_on_the_lane() -> None:
         await client.send(prompt("x" * 2000))
         answer = await client.read_answer()
         assert (answer.status, answer.error["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("has_lane", [True, False])
+async def test_a_stream_that_waits_says_so_at_either_face(has_lane: bool) -> None:
+    config = ServerConfig(keep_alive_comment_s=1.0)
+    async with serve_face(has_lane=has_lane, config=config) as served:
+        client = await served.connect()
+        await client.send(chat(stream=True))
+        [asked] = await served.generator.wait_asked()
+        asked.push("1 ")
+        await client.read_until(b"\n: keep-alive\n\n")
+        asked.push("2 ", finish="stop")
+        await client.read_until(b"data: [DONE]\n\n")
+        await client.stream.aclose()

@@ -13,6 +13,9 @@ from rbee.supervisor.api.problems import problem_object
 
 DONE: Final = b"data: [DONE]\n\n"
 
+# A comment: readers of events skip it, what counts the seconds between bytes does not.
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+
 _encode: Final = msgspec.json.Encoder().encode
 
 

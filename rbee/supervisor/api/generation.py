@@ -20,7 +20,7 @@ from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.access.access import Access
 from rbee.supervisor.access.allowances import Lease
 from rbee.supervisor.access.principal import Principal
-from rbee.supervisor.api.events import DONE
+from rbee.supervisor.api.events import DONE, KEEP_ALIVE
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.order import Order
 from rbee.supervisor.api.ports import Generator
@@ -62,6 +62,7 @@ class TimeLimits:
     deadline_s: float  # on trio's clock
     first_token_timeout_s: float  # from its start
     stall_timeout_s: float  # between tokens
+    keep_alive_comment_s: float = 0.0  # a stream in which nothing comes for so long says so; 0: no
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,9 @@ class Generation:
 
     # Far memory is what a token costs most: each stream's objects are few, and small.
     __slots__ = (
-        "_access", "_choices", "_failovers", "_generator", "_has_begun", "_ids", "_is_over",
-        "_lease", "_limits", "_open_requests", "_order", "_progress_s", "_reply", "_request_ids",
-        "_shape", "_started_s", "_unfinished", "_visit",
+        "_access", "_choices", "_commented_s", "_failovers", "_generator", "_has_begun", "_ids",
+        "_is_over", "_lease", "_limits", "_open_requests", "_order", "_progress_s", "_reply",
+        "_request_ids", "_shape", "_started_s", "_unfinished", "_visit",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  # all that makes an answer
@@ -105,7 +106,7 @@ class Generation:
         self._lease: Lease | None = None
         self._ids = (answer_id, visit.correlation_id)
         self._limits = limits
-        self._started_s = self._progress_s = 0.0
+        self._started_s = self._progress_s = self._commented_s = 0.0
         self._order = order
         self._shape = shape
         self._reply = reply
@@ -129,7 +130,11 @@ class Generation:
         """When the face is to call `check_time`; it may be that nothing is wrong then."""
         limits = self._limits
         # A first token that comes until then brings the end of a stall nearer, but not before.
-        return min(limits.deadline_s, self._due_by_progress_s(), now_s + limits.stall_timeout_s)
+        due_s = min(limits.deadline_s, self._due_by_progress_s(), now_s + limits.stall_timeout_s)
+        if not limits.keep_alive_comment_s or not self._order.is_streamed:
+            return due_s
+        silent_since_s = max(self._progress_s, self._commented_s) or now_s
+        return min(due_s, silent_since_s + limits.keep_alive_comment_s)
 
     def start(self, now_s: float) -> None:
         """Submit the asks.
@@ -179,12 +184,21 @@ class Generation:
             self._request_ids.append(request_id)
 
     def check_time(self, now_s: float) -> None:
-        """Fail if the deadline, or the time that a token may take, has passed."""
+        """Fail if the deadline, or the time that a token may take, has passed.
+
+        Of a stream that has begun and waits for its next token, say that it is there. Not before
+        its first token: its status would have left. So no comment outlives a stall.
+        """
         if now_s >= self._limits.deadline_s:
             self.fail(_deadline_exceeded())
         elif now_s >= self._due_by_progress_s():
             what = "next" if self._progress_s else "first"
             self.fail(_deadline_exceeded(f"the {what} token of this request did not come in time"))
+        elif self._has_begun and self._limits.keep_alive_comment_s:
+            silent_since_s = max(self._progress_s, self._commented_s)
+            if now_s >= silent_since_s + self._limits.keep_alive_comment_s:
+                self._commented_s = now_s
+                self._reply.write(KEEP_ALIVE)
 
     def cancel(self) -> None:
         """Somebody asked for its end."""

@@ -65,6 +65,7 @@ class GenerationRoute:
             trio.current_time() + remaining_s,
             self.config.first_token_timeout_s,
             self.config.stall_timeout_s,
+            self.config.keep_alive_comment_s,
         )
 
     def open(self, order: Order, limits: TimeLimits, visit: Visit, reply: Reply) -> Generation:
