@@ -8,6 +8,7 @@ import trio
 
 from rbee.ask import Ask, Sampling
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.access.principal import ANYBODY
 from rbee.supervisor.api.generation import Generation, Surroundings, TimeLimits
 from rbee.supervisor.api.order import Order, choices_of
 from rbee.supervisor.api.visit import Visit
@@ -112,7 +113,7 @@ class Client:
     def _cancel(self) -> None:
         self.left_s = trio.current_time()
         name = f"answer-{self.name}" if self.arrival.number % 2 else self.name
-        if not self._around.open_requests.cancel(name):
+        if not self._around.open_requests.cancel(name, ANYBODY):
             self._judge.violation(f"{self.name} is open, and cannot be cancelled")
 
     def _on_write(self, number: int) -> None:

@@ -69,7 +69,7 @@ def play(scenario: Scenario) -> Outcome:
     [world] = worlds
     return Outcome(
         seed=scenario.seed,
-        violations=(*trace.violations, *bugs),
+        violations=(*bugs, *trace.violations),
         digest=trace.digest,
         events=tuple(trace.events),
         requests=dict(world.requests.outcomes),
