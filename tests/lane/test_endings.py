@@ -1,5 +1,6 @@
 """How connections of the lane end: by their clients, or for want of room."""
 
+import gc
 import json
 import socket
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import trio
 import trio.testing
 
+from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.api.generation import Generation
 from tests.api.served import ELSEWHERE, LIVE, Served, chat, serve_face
 from tests.http_server.harness import AT_ONCE_S, Client
 from tests.http_server.test_load import _lowest_free, descriptors
@@ -196,3 +199,34 @@ async def test_two_thousand_connections_of_all_kinds_leave_no_descriptor() -> No
 
 def descriptors_open() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@pytest.mark.parametrize("ending", ["whole", "stream", "failed", "client_gone"])
+async def test_what_is_over_is_gone_without_pythons_collector(ending: str) -> None:
+    """Collecting cycles stops all streams for a moment, so no request may leave one."""
+
+    def generations() -> int:
+        return sum(isinstance(each, Generation) for each in gc.get_objects())
+
+    async with serve_face() as served:
+        gc.collect()
+        gc.disable()
+        try:
+            async with await served.connect() as client:
+                await client.send(chat(stream=ending == "stream"))
+                [asked] = await served.generator.wait_asked()
+                assert generations() == 1
+                if ending == "client_gone":
+                    await client.reset()
+                    await served.generator.wait_cancelled()
+                elif ending == "failed":
+                    asked.fail(RequestError(ErrorCode.INTERNAL_ERROR, "so it is"))
+                    await client.read_answer()
+                else:
+                    asked.push("x", finish="stop")
+                    await client.read_answer()
+                served.generator.asked.clear()
+                del asked
+                assert generations() == 0
+        finally:
+            gc.enable()

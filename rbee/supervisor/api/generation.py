@@ -266,15 +266,15 @@ class Generation:
 
     def _complete(self) -> None:
         self._request_ids.clear()  # the generator has forgotten them
-        usage = self._usage()
+        usage, choices, unsent = self._usage(), self._choices, self._take_unsent()
         self._close("")
         if self._order.is_streamed:
             told = self._shape.usage_chunk(usage) if self._order.include_usage else b""
-            self._reply.end(self._take_unsent() + told + DONE)
+            self._reply.end(unsent + told + DONE)
         else:
             if usage.failovers:
                 self._visit.headers.append((FAILOVERS_HEADER, b"%d" % usage.failovers))
-            self._reply.answer(self._shape.answer(self._choices, usage))
+            self._reply.answer(self._shape.answer(choices, usage))
 
     def _take_unsent(self) -> bytes:
         """The events for all that has come since the last flush: one for each choice."""
@@ -300,6 +300,7 @@ class Generation:
             self._lease.end()
         for each in self._ids:
             self._open_requests.discard(each, self)
+        self._choices = []  # which hold this in turn: without the collector it is gone, too
 
     def _usage(self) -> Usage:
         return Usage(
