@@ -28,6 +28,9 @@ HEALTH_P99_MS: Final = 50.0
 
 PROBES_PER_S: Final = 50.0
 
+# A round waits so long more for clients that were told nothing so far.
+GIVE_UP_S: Final = 30.0
+
 BODY: Final = json.dumps(
     {"model": "synthetic", "messages": [{"role": "user", "content": "count"}], "stream": True,
      "max_tokens": 1000}
@@ -62,7 +65,9 @@ class Crowd:
         """Begin ``count`` clients evenly in ``ramp_s``, and hear all of them ``hold_s`` longer."""
         epoll, open_now = select.epoll(), dict[int, Client]()
         begun_s = time.monotonic()
-        while (now_s := time.monotonic()) < begun_s + ramp_s + hold_s:
+        while (now_s := time.monotonic()) < begun_s + ramp_s + hold_s or (
+            self._are_waiting(count) and now_s < begun_s + ramp_s + hold_s + GIVE_UP_S
+        ):
             while len(self.clients) < min(count, count * (now_s - begun_s) / ramp_s):
                 client = self._begin()
                 open_now[client.sock.fileno()] = client
@@ -74,6 +79,11 @@ class Crowd:
         for client in open_now.values():
             client.sock.close()
         epoll.close()
+
+    def _are_waiting(self, count: int) -> bool:
+        """Whether some are still to come, or to be told."""
+        is_any_untold = any(each.first_s is None and not each.how for each in self.clients)
+        return is_any_untold or len(self.clients) < count
 
     def _begin(self) -> Client:
         begun_s = time.monotonic()
