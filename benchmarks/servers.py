@@ -77,6 +77,7 @@ def rbee_counting(counting: Counting, *, lane: bool) -> AbstractContextManager[R
     return rbee(f"""
 [server]
 lane = {str(lane).lower()}
+dumpable = true
 queue_requests_max = {queue_requests_max}
 deadline_s = 3600
 [restart]

@@ -55,6 +55,7 @@ class ServerConfig(Section, frozen=True):
     disk_free_part_min: Annotated[float, Meta(ge=0, le=1)] = 0.1
     disk_free_bytes_min: Annotated[int, Meta(ge=0, le=1 << 50)] = 1024 * 1024 * 1024
     parked_bytes_max: Annotated[int, Meta(ge=4096, le=16 * 1024 * 1024)] = 256 * 1024  # per client
+    dumpable: bool = False  # whether others of this user may trace us, or find a core dump
 
     def __post_init__(self) -> None:
         if 0 < self.keep_alive_comment_s < KEEP_ALIVE_COMMENT_S_MIN:
@@ -78,6 +79,7 @@ class AccessConfig(Section, frozen=True):
 class TlsConfig(Section, frozen=True):
     """``[tls]``: what HTTPS shows to clients. Both files are read again at SIGHUP."""
 
+    # Paths, or credential:NAME of systemd.
     certificate_file: str = ""  # PEM, the server's own first, then the chain; "": plain HTTP
     key_file: str = ""  # PEM, without a passphrase; a secret's file
 

@@ -1,6 +1,7 @@
 """Secrets from files: checked on the opened descriptor, and held so that nothing shows them.
 
-Rule 1: what is checked is the descriptor that is read. The path may change meanwhile.
+Rule 1: what is checked is the descriptor that is read, and that of its folder. Paths may change
+        meanwhile.
 Rule 2: no error, no log line and no representation holds a secret, or how long it is.
 Rule 3: keys for different purposes are derived; the secret itself is a key for nothing.
 """
@@ -9,6 +10,7 @@ import contextlib
 import ctypes
 import hmac
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,11 +19,16 @@ from typing import Final, Never
 from rbee.errors import ConfigError
 
 SECRET_BYTES_MAX: Final = 1024 * 1024
+
+# What stands before the name of a credential, where the configuration names a file.
+CREDENTIAL_PREFIX: Final = "credential:"
 KEY_BYTES: Final = 32
 
 _FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _DIGEST_BYTES: Final = 32  # of SHA-256
 _ROOT: Final = 0
+_CREDENTIALS: Final = "CREDENTIALS_DIRECTORY"
+_CREDENTIAL_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
 
 
 class Secret:
@@ -64,6 +71,28 @@ class Secret:
         self.wipe()
 
 
+def secret_path(text: str) -> Path:
+    """The file that the configuration means: a path, or ``credential:NAME`` of systemd.
+
+    Source: systemd.exec(5), LoadCredential=.
+
+    Raises:
+      ConfigError: it is no name of a credential, or there are no credentials.
+    """
+    if not text.startswith(CREDENTIAL_PREFIX):
+        return Path(text)
+    name = text.removeprefix(CREDENTIAL_PREFIX)
+    if not _CREDENTIAL_NAME.fullmatch(name) or name in {".", ".."}:
+        raise ConfigError(f"{text!r}: a credential's name is of letters, digits and '._-'")
+    folder = os.environ.get(_CREDENTIALS)
+    if not folder:
+        raise ConfigError(
+            f"{text}: there are no credentials (${_CREDENTIALS} is not set); in the unit:"
+            f" LoadCredential={name}:/path/of/the/file"
+        )
+    return Path(folder) / name
+
+
 def read_secret_file(path: Path) -> Secret:
     """Read a secret: the one line of a file that nobody else can read.
 
@@ -87,17 +116,23 @@ def open_secret_file(path: Path) -> Iterator[int]:
     Raises:
       ConfigError: there is no such file, or it is not as a secret's file must be.
     """
+    descriptors: list[int] = []
     try:
-        descriptor = os.open(path, _FLAGS)
-    except OSError as error:
-        what = "is a symbolic link" if path.is_symlink() else f"cannot be opened: {error.strerror}"
-        raise ConfigError(f"secret file {path} {what}") from error
-    try:
-        if problem := _problem(os.fstat(descriptor)):
+        try:
+            descriptors.append(os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+            descriptors.append(os.open(path.name, _FLAGS, dir_fd=descriptors[0]))
+        except OSError as error:
+            is_link = path.is_symlink()
+            what = "is a symbolic link" if is_link else f"cannot be opened: {error.strerror}"
+            raise ConfigError(f"secret file {path} {what}") from error
+        folder, file = (os.fstat(each) for each in descriptors)
+        problem = _problem(file, is_credential=_is_credential(path)) or _folder_problem(folder)
+        if problem:
             raise ConfigError(f"secret file {path} {problem}")
-        yield descriptor
+        yield descriptors[1]
     finally:
-        os.close(descriptor)
+        for each in descriptors:
+            os.close(each)
 
 
 def derive_key(secret: Secret, purpose: str) -> bytes:
@@ -116,16 +151,34 @@ def hkdf_sha256(secret: bytes, *, salt: bytes, info: bytes, length: int) -> byte
     return output[:length]
 
 
-def _problem(found: os.stat_result) -> str:
+def _is_credential(path: Path) -> bool:
+    folder = os.environ.get(_CREDENTIALS)
+    return bool(folder) and path.parent == Path(str(folder))
+
+
+def _folder_problem(found: os.stat_result) -> str:
+    """What is wrong with the folder of a secret's file; "" for nothing."""
+    mode = stat.S_IMODE(found.st_mode)
+    if found.st_uid not in {os.geteuid(), _ROOT}:
+        return f"lies in a folder of uid {found.st_uid}, who could put another in its place"
+    if mode & 0o022 and not mode & stat.S_ISVTX:
+        return f"lies in a folder where others could put another in its place: mode {mode:04o}"
+    return ""
+
+
+def _problem(found: os.stat_result, *, is_credential: bool = False) -> str:
     """What is wrong with the file of a secret; "" for nothing."""
     ours = {os.geteuid(), _ROOT}
     mode = stat.S_IMODE(found.st_mode)
+    if is_credential and found.st_uid == found.st_gid == _ROOT:
+        mode &= ~stat.S_IRGRP  # so shows an access list that lets in the service's user alone
     if not stat.S_ISREG(found.st_mode):
         return "must be a regular file"
     if found.st_uid not in ours:
         return f"must be owned by uid {os.geteuid()} or root, found uid {found.st_uid}"
     if mode & 0o077:
-        return f"must be closed to others (0600 or 0400), found {mode:04o}"
+        found_mode = stat.S_IMODE(found.st_mode)
+        return f"must be closed to others (0600 or 0400), found {found_mode:04o}"
     if found.st_nlink != 1:
         return f"must have one name, found {found.st_nlink} hard links"
     if found.st_size > SECRET_BYTES_MAX:

@@ -18,6 +18,7 @@ from rbee.secret_files import (
     derive_key,
     hkdf_sha256,
     read_secret_file,
+    secret_path,
 )
 
 CANARY = "canary-4f1c9a77"
@@ -108,6 +109,69 @@ def test_what_is_checked_is_what_is_read(tmp_path: Path) -> None:
     secret_file(path)
     assert "closed to others" in _problem(os.fstat(descriptor))
     os.close(descriptor)
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777, 0o730])
+def test_a_folder_where_others_could_replace_it_is_refused(mode: int, tmp_path: Path) -> None:
+    path = secret_file(tmp_path / "secret")
+    tmp_path.chmod(mode)
+    with pytest.raises(ConfigError, match=f"others could put another .* mode {mode:04o}"):
+        read_secret_file(path)
+    tmp_path.chmod(mode | 0o1000)  # where only owners may rename, as in /tmp
+    assert read_secret_file(path).reveal() == CANARY.encode()
+    tmp_path.chmod(0o755)  # others may look for it
+    assert read_secret_file(path).reveal() == CANARY.encode()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir(mode=0o700)
+    path = secret_file(tmp_path / "theirs" / "secret")
+    os.chown(path.parent, 12345, 12345)
+    with pytest.raises(ConfigError, match="folder of uid 12345"):
+        read_secret_file(path)
+
+
+def test_a_credential_of_systemd_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    path = secret_file(tmp_path / "audit-secret", mode=0o400)
+    assert secret_path("credential:audit-secret") == path
+    assert read_secret_file(path).reveal() == CANARY.encode()
+    assert secret_path("/etc/rbee/credential:x") == Path("/etc/rbee/credential:x")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has files of root")
+def test_a_credential_that_an_access_list_opens_to_the_service_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where systemd cannot give it away it adds an access list, which shows as the group's mode."""
+    path = secret_file(tmp_path / "secret", mode=0o440)
+    with pytest.raises(ConfigError, match="must be closed to others"):
+        read_secret_file(path)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read_secret_file(path).reveal() == CANARY.encode()
+    path.chmod(0o444)
+    with pytest.raises(ConfigError, match=r"must be closed to others .* found 0444"):
+        read_secret_file(path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a b", "é", "a\0b", "x" * 256])
+def test_what_is_no_name_of_a_credential_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    with pytest.raises(ConfigError, match="a credential's name is of letters"):
+        secret_path(f"credential:{name}")
+
+
+def test_without_credentials_the_message_says_how_to_have_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    with pytest.raises(ConfigError, match="LoadCredential=key:/path"):
+        secret_path("credential:key")
 
 
 def test_no_representation_shows_a_secret_or_how_long_it_is() -> None:

@@ -11,7 +11,7 @@ from rbee.audit.trail import Trail
 from rbee.audit.writer import AuditWriter
 from rbee.config import AuditConfig
 from rbee.logs import Log
-from rbee.secret_files import derive_key, read_secret_file
+from rbee.secret_files import derive_key, read_secret_file, secret_path
 
 
 @contextlib.contextmanager
@@ -28,7 +28,7 @@ def open_audit(config: AuditConfig, place: Place, log: Log) -> Iterator[Audit]:
         log.warning("audit_off", remedy="[audit] enabled = true")
         yield NO_AUDIT
         return
-    key = seal_key(Path(config.secret_file)) if config.secret_file else None
+    key = seal_key(secret_path(config.secret_file)) if config.secret_file else None
     writer = AuditWriter(Trail(place, config, key), config, log)
     try:
         yield writer

@@ -34,6 +34,7 @@ bind = "127.0.0.1:0"
 run_dir = "{run_dir}"
 state_dir = "{state_dir}"
 drain_s = 6
+dumpable = true  # a drill counts its descriptors from outside
 {setting.server}
 [worker]
 beat_s = 1

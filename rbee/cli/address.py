@@ -102,10 +102,13 @@ def address_of(config: "Config", ca_file: Path | None = None) -> Address:
 
     Its certificate is for the name by which others know it: here it is known by itself.
     """
+    from rbee.secret_files import CREDENTIAL_PREFIX
+
     url = url_of_bind(config.server.bind, is_tls=config.tls.is_on)
-    if ca_file is not None or not config.tls.is_on:
-        return Address(url, ca_file)
-    return Address(url, own_certificate_file=Path(config.tls.certificate_file))
+    own_file = config.tls.certificate_file
+    if ca_file is not None or not own_file or own_file.startswith(CREDENTIAL_PREFIX):
+        return Address(url, ca_file)  # credentials are there for the service alone
+    return Address(url, own_certificate_file=Path(own_file))
 
 
 def _checked_url(url: str) -> str:

@@ -142,6 +142,7 @@ def _place(folder: Path | None, config: Path | None) -> "tuple[Place, Path | Non
     """Where the log is, and the file of the secret that seals it."""
     from rbee.audit.place import place_in, place_of_copy
     from rbee.cli.effective_config import configuration
+    from rbee.secret_files import secret_path
     from rbee.supervisor.crashes import default_state_dir
 
     if folder is not None:
@@ -149,7 +150,7 @@ def _place(folder: Path | None, config: Path | None) -> "tuple[Place, Path | Non
     effective = configuration(config)
     state_dir = Path(effective.server.state_dir or default_state_dir()).absolute()
     secret_file = effective.audit.secret_file
-    return place_in(state_dir), Path(secret_file) if secret_file else None
+    return place_in(state_dir), secret_path(secret_file) if secret_file else None
 
 
 def _keys(files: Sequence[Path]) -> list[bytes]:

@@ -10,7 +10,6 @@ Nothing secret stands in argv or the environment. The supervisor passes two desc
 import ctypes
 import faulthandler
 import os
-import resource
 import signal
 from pathlib import Path
 from typing import Final
@@ -21,6 +20,7 @@ from rbee.engine.engine import Engine
 from rbee.engine.link_thread import LinkThread
 from rbee.engine.loop import WorkerLoop
 from rbee.errors import EngineError, ExitCode
+from rbee.hardening import forbid_core_files, forbid_new_rights
 
 BOOT_BYTES_MAX: Final = 4096
 
@@ -29,7 +29,6 @@ OOM_SCORE_ADJ: Final = 500
 _OOM_SCORE_ADJ_MAX: Final = 1000
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-_PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 class BootDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,9 +86,10 @@ def _secure_process() -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     # Acts when the supervisor's main thread ends: the supervisor spawns from that thread.
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    forbid_new_rights()
+    forbid_core_files()
     os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor reads its own
     # Raising one's own score needs no right; lowering an inherited one does.
     score = Path("/proc/self/oom_score_adj")
     inherited = int(score.read_text("ascii"))

@@ -11,7 +11,6 @@ import functools
 import gc
 import os
 import random
-import signal
 import socket
 import time
 import traceback
@@ -23,8 +22,9 @@ import trio
 
 from rbee import __version__
 from rbee.audit import Audit, open_audit, place_in
-from rbee.config import Config
+from rbee.config import Config, ServerConfig
 from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
+from rbee.hardening import forbid_core_files, forbid_looking_inside
 from rbee.logs import Log, open_log
 from rbee.supervisor.access.tending import Gate, open_gate
 from rbee.supervisor.adopted import become_subreaper, keep_reaping
@@ -40,7 +40,7 @@ from rbee.supervisor.devices import survey_gpus, survey_within
 from rbee.supervisor.disk_watch import DiskWatch
 from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.gpu_gate import GpuGate
-from rbee.supervisor.hang_up import Terminal, heard, held_back
+from rbee.supervisor.hang_up import Terminal, held_back
 from rbee.supervisor.http_server import HttpLimits, Tls, bind_sockets, serve_http
 from rbee.supervisor.instance import Instance
 from rbee.supervisor.lane import Lane
@@ -52,6 +52,7 @@ from rbee.supervisor.overdue import Overdue
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.reload import Part, Reloader
 from rbee.supervisor.run_dir import RunDir, default_run_dir
+from rbee.supervisor.signals import Ending, watch_hang_ups, watch_signals
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
 from rbee.supervisor.warden_child import keep_warden
 from rbee.supervisor.worker import WorkerPlan
@@ -66,8 +67,6 @@ FACES_CLOSE_S: Final = 6.0
 
 # What shutdown may take beside draining, the faces' closing and the ladder.
 OVERDUE_S: Final = 1.0
-
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def serve(config: Config) -> int:
@@ -85,6 +84,7 @@ def serve(config: Config) -> int:
 
 def _serve(config: Config, terminal: Terminal) -> int:
     log = open_log(config.log)
+    _harden(config.server, log)
     bind = parse_bind(config.server.bind)
     tls = Tls(config.tls, log) if config.tls.is_on else None
     survey = survey_within()
@@ -144,6 +144,15 @@ def _serve(config: Config, terminal: Terminal) -> int:
     if code is not ExitCode.SOFTWARE:
         log.info("supervisor_stopped", pid=os.getpid())
     return code
+
+
+def _harden(config: ServerConfig, log: Log) -> None:
+    """Before anything secret is read."""
+    forbid_core_files()
+    if config.dumpable:
+        log.warning("dumpable", effect="this user's other processes can read keys and prompts")
+    elif problem := forbid_looking_inside():
+        log.warning("dumpable", problem=problem)
 
 
 def _refusal(bug: BaseException) -> str | None:
@@ -268,7 +277,12 @@ def _state_dir(config: Config) -> Path:
 async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     async with trio.open_nursery() as ground:
         reloader = Reloader(_reloadable(house), house.outside.presence, house.log)
-        await ground.start(_watch_signals, house, reloader)
+        ending = Ending(
+            house.drain_asked, house.hurry, house.outside.overdue.start,
+            lambda: house.pool.open_requests, house.log,
+        )  # fmt: skip
+        await ground.start(watch_signals, ending)
+        await ground.start(watch_hang_ups, ending, house.outside.terminal, reloader.ask)
         ground.start_soon(reloader.keep_reloading)
         await ground.start(keep_warden, house.outside.instance, house.log)
         ground.start_soon(keep_reaping, house.outside.instance.adopted, house.log)
@@ -286,30 +300,6 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
 def _reloadable(house: _House) -> list[Part]:
     """What SIGHUP reads again."""
     return [part for part in (house.outside.tls,) if part is not None]
-
-
-async def _watch_signals(
-    house: _House,
-    reloader: Reloader,
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """The first signal drains, the second hurries; SIGHUP reloads, if it is no terminal's end."""
-    with trio.open_signal_receiver(*SIGNALS) as signals, heard():
-        task_status.started()
-        async for number in signals:
-            name = signal.Signals(number).name
-            if number == signal.SIGHUP and not house.outside.terminal.has_closed:
-                reloader.ask()
-            elif house.drain_asked.is_set():
-                house.log.warning("shutdown_hurried", signal=name)
-                house.hurry.set()
-            else:
-                house.log.info(
-                    "shutdown_begun", signal=name, open_requests=house.pool.open_requests
-                )
-                house.drain_asked.set()
-                house.outside.overdue.start()
 
 
 async def _announce(house: _House) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from rbee.hardening import forbid_core_files, forbid_looking_inside
 from rbee.supervisor.orphans import sweep
 
 DONE: Final = b"."
@@ -29,6 +30,8 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 3 or not arguments[0].isdecimal():
         print("rbee.supervisor.warden is started by `rbee serve`", file=sys.stderr)  # noqa: T201
         return _EXIT_USAGE
+    forbid_core_files()
+    forbid_looking_inside()
     descriptor, run_dir, instance = int(arguments[0]), Path(arguments[1]), arguments[2]
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)

@@ -91,6 +91,11 @@ class Server:
     def log(self) -> str:
         return "\n".join(json.dumps(event) for event in self.events[-40:])
 
+    @property
+    def log_text(self) -> str:
+        """All of it, as JSON again."""
+        return "\n".join(json.dumps(event, ensure_ascii=False) for event in self.events)
+
     def started(self) -> "Server":
         """Wait until it listens."""
         self.url = self.wait_event("supervisor_started")["url"]

@@ -31,6 +31,7 @@ LIVE = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 MODEL = "bee-tiny"  # as the made requests name it
 CONFIG = """
 [server]
+dumpable = true
 body_timeout_s = 4.0
 """
 

@@ -134,7 +134,7 @@ def test_what_cannot_be_served_is_refused_at_the_start(
 
 
 def test_many_worker_deaths_leak_no_descriptor_and_no_zombie(tmp_path: Path) -> None:
-    head = "[restart]\ndelay_s_min = 0\nfailures_max = 1000\n"
+    head = "[server]\ndumpable = true\n[restart]\ndelay_s_min = 0\nfailures_max = 1000\n"
     with serving(tmp_path, synthetic_config(head=head)) as server:
         supervisor = psutil.Process(server.pid)
         pid = server.worker_pids()[0]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +47,20 @@ class TlsServer:
             assert shown is not None
             return shown
 
-    def audited(self, event: str) -> list[str]:
-        folder = self.server.run_dir.parent / "state" / "audit"
-        lines = [line for path in folder.iterdir() for line in path.read_text().splitlines()]
-        return [line for line in lines if f'"event":"{event}"' in line]
 
-
-@pytest.fixture
-def box(tmp_path: Path) -> Iterator[TlsServer]:
-    pair = make_pair(tmp_path / "tls")
-    head = f'[server]\nstate_dir = "{tmp_path}/state"\n[log]\nlevel = "debug"\n{pair.toml()}'
-    with serving(tmp_path, synthetic_config(head=head)) as server:
+@contextmanager
+def serving_tls(folder: Path) -> Iterator[TlsServer]:
+    pair = make_pair(folder / "tls")
+    head = f'[log]\nlevel = "debug"\n{pair.toml()}'
+    with serving(folder, synthetic_config(head=head)) as server:
         yield TlsServer(server, pair)
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
+    """One for all: it may be reloaded, and is not stopped."""
+    with serving_tls(tmp_path_factory.mktemp("box")) as box:
+        yield box
 
 
 def completion(tokens: int) -> dict[str, Any]:
@@ -120,19 +123,6 @@ def test_a_new_certificate_is_shown_after_sighup_and_a_running_stream_goes_on(
         assert [line for line in lines if line][-1] == "data: [DONE]"
     with box.client() as client:
         assert client.get("/health/live").status_code == 200
-    assert len(box.audited("config.reloaded")) == 1
-
-
-def test_a_bad_certificate_keeps_the_old_one_and_is_one_error(box: TlsServer) -> None:
-    before = box.shown()
-    box.pair.certificate.write_text("nonsense")
-    box.server.signal(signal.SIGHUP)
-    rejected = box.server.wait_event("config_rejected", 10)
-    assert rejected["level"] == "error"
-    assert "expected a certificate in PEM form" in rejected["problem"]
-    assert box.shown() == before
-    assert len(box.audited("config.rejected")) == 1
-    assert box.server.process.poll() is None
 
 
 def test_a_storm_of_sighups_loses_no_request(box: TlsServer) -> None:
@@ -156,8 +146,8 @@ def test_a_storm_of_sighups_loses_no_request(box: TlsServer) -> None:
     finally:
         has_ended.set()
         thread.join()
+        assert box.server.process.poll() is None, box.server.log
     assert sent > 1000
-    assert box.server.stop() == 0
 
 
 def test_silent_connections_keep_nobody_out(box: TlsServer) -> None:
@@ -182,15 +172,6 @@ def test_without_tls_sighup_finds_nothing_changed_also_after_nohup(tmp_path: Pat
         assert server.stop() == 0
     finally:
         server.close()
-
-
-def test_a_certificate_that_cannot_be_used_keeps_the_server_from_starting(tmp_path: Path) -> None:
-    pair = make_pair(tmp_path / "tls")
-    pair.key.chmod(0o640)
-    server = Server(tmp_path, synthetic_config(head=pair.toml()))
-    assert server.process.wait(30) == 78
-    server.close()
-    assert "must be closed to others (0600 or 0400), found 0640" in server.log
 
 
 @pytest.mark.parametrize(("through", "ends"), [([], True), (["nohup"], False)])

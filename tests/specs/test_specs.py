@@ -17,6 +17,7 @@ from tests.specs.queue_steps import STEPS as QUEUE
 from tests.specs.recovery_steps import STEPS as RECOVERY
 from tests.specs.resource_steps import STEPS as RESOURCES
 from tests.specs.runner import NoSuchStepError, Scenario, Steps, load_scenarios
+from tests.specs.secret_steps import STEPS as SECRETS
 from tests.specs.shared import close_shared
 from tests.specs.validation_steps import STEPS as VALIDATION
 from tests.specs.world import World
@@ -35,6 +36,7 @@ ALL._steps = {
     **AUDIT_TAMPER._steps,
     **VALIDATION._steps,
     **ERRORS._steps,
+    **SECRETS._steps,
 }
 SCENARIOS = load_scenarios()
 

@@ -23,7 +23,7 @@ from typing import Any, Final, Never
 from rbee.config import TlsConfig
 from rbee.errors import ConfigError
 from rbee.logs import Log
-from rbee.secret_files import open_secret_file
+from rbee.secret_files import open_secret_file, secret_path
 
 CERTIFICATE_BYTES_MAX: Final = 1024 * 1024
 
@@ -177,14 +177,15 @@ def load_certificate(config: TlsConfig) -> Certificate:
     Raises:
       ConfigError: names the file that cannot be used, and why.
     """
-    chain = _read_chain(Path(config.certificate_file))
+    certificate_path = secret_path(config.certificate_file)
+    chain = _read_chain(certificate_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([_ALPN])
     context.sslsocket_class = TlsSocket
-    with open_secret_file(Path(config.key_file)) as descriptor:
-        _load_key(context, config, descriptor)
+    with open_secret_file(secret_path(config.key_file)) as descriptor:
+        _load_key(context, config, certificate_path, descriptor)
     expires_unix_s, problem = _try_out(context, chain)
     return Certificate(
         context, chain, hashlib.sha256(chain[0]).hexdigest(), expires_unix_s, problem
@@ -208,11 +209,13 @@ def _read_chain(path: Path) -> tuple[bytes, ...]:
     return chain
 
 
-def _load_key(context: ssl.SSLContext, config: TlsConfig, descriptor: int) -> None:
+def _load_key(
+    context: ssl.SSLContext, config: TlsConfig, certificate_path: Path, descriptor: int
+) -> None:
     """The key is read by way of the descriptor that was checked."""
     try:
         context.load_cert_chain(
-            config.certificate_file, f"/proc/self/fd/{descriptor}", password=_refuse_passphrase
+            certificate_path, f"/proc/self/fd/{descriptor}", password=_refuse_passphrase
         )
     except _PassphraseError:
         message = "has a passphrase, and nobody could type it when the server starts by itself"

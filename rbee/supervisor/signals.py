@@ -1,0 +1,66 @@
+"""The signals of the supervisor: the first one ends it, the second hurries it, SIGHUP reloads."""
+
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from rbee.logs import Log
+from rbee.supervisor.hang_up import HangUps, Terminal
+
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+# Between two SIGHUPs: a storm of them costs so many looks.
+PAUSE_S: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a shutdown begins."""
+
+    drain_asked: trio.Event  # set by the first signal
+    hurry: trio.Event  # set by the second
+    begun: Callable[[], None]  # called by the first
+    open_requests: Callable[[], int]
+    log: Log
+
+    def begin(self, name: str) -> None:
+        self.log.info("shutdown_begun", signal=name, open_requests=self.open_requests())
+        self.drain_asked.set()
+        self.begun()
+
+
+async def watch_signals(
+    ending: Ending, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """The first signal drains, the second hurries."""
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        task_status.started()
+        async for number in signals:
+            name = signal.Signals(number).name
+            if ending.drain_asked.is_set():
+                ending.log.warning("shutdown_hurried", signal=name)
+                ending.hurry.set()
+            else:
+                ending.begin(name)
+
+
+async def watch_hang_ups(
+    ending: Ending,
+    terminal: Terminal,
+    reload: Callable[[], None],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """SIGHUP reloads, if it is no terminal's end."""
+    with HangUps() as hang_ups:
+        task_status.started()
+        while True:
+            await hang_ups.wait()
+            if not terminal.has_closed:
+                reload()
+            elif not ending.drain_asked.is_set():
+                ending.begin(signal.SIGHUP.name)
+            await trio.sleep(PAUSE_S)
