@@ -7,7 +7,12 @@ from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api import chat_body, completion_body
 from rbee.supervisor.api.parameters import COMMON, IGNORED
-from rbee.supervisor.api.problems import PROBLEMS, RETRIABLE, problem_answer
+from rbee.supervisor.api.problems import (
+    PROBLEMS,
+    RETRIABLE,
+    problem_answer,
+    problem_object,
+)
 from rbee.supervisor.api.routing import ByMethod
 from tests.api.face import every_route
 
@@ -72,3 +77,13 @@ def test_what_may_be_tried_again_says_when() -> None:
             told = dict(response.headers).get(b"retry-after")
             assert (told is not None) == (problem.status in RETRIABLE)
             assert told is None or int(told) >= 1
+
+
+def test_a_field_at_fault_stands_in_the_details_too() -> None:
+    error = RequestError(ErrorCode.MODEL_NOT_FOUND, "no such model", param="model")
+    told = problem_object(error, "id")["error"]
+    assert isinstance(told, dict)
+    assert told["details"] == [{"field": "model", "problem": "no such model"}]
+    told = problem_object(RequestError(ErrorCode.DRAINING, "later"), "id")["error"]
+    assert isinstance(told, dict)
+    assert told["details"] == []

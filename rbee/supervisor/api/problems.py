@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from rbee.errors import ErrorCode, RequestError
+from rbee.errors import ErrorCode, RequestError, Violation
 from rbee.supervisor.api.answers import Answer, json_answer
 
 # Told where nothing better is known. RFC 9110 wants whole seconds.
@@ -72,14 +72,17 @@ _UNREAD: Final = frozenset({ErrorCode.BODY_TIMEOUT, ErrorCode.BODY_TOO_LARGE})
 
 
 def problem_object(error: RequestError, correlation_id: str) -> dict[str, object]:
-    """The one error shape, ready for JSON."""
+    """The one error shape, ready for JSON. A field at fault stands in the details as well."""
+    details = error.details
+    if not details and error.param is not None:
+        details = (Violation(error.param, error.message),)
     return {
         "error": {
             "message": error.message,
             "type": PROBLEMS[error.code].type,
             "code": error.code.value,
             "param": error.param,
-            "details": [{"field": each.field, "problem": each.problem} for each in error.details],
+            "details": [{"field": each.field, "problem": each.problem} for each in details],
             "correlation_id": correlation_id,
         }
     }
