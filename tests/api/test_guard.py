@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.ids import is_correlation_id
+from rbee.supervisor.api.admission import check_origin
 from rbee.supervisor.api.asgi import AsgiFace
 from rbee.supervisor.api.guard import Guard
 from rbee.supervisor.api.routing import ByMethod
@@ -246,3 +247,9 @@ def _scope() -> Scope:
 
 async def _nothing() -> Any:
     await trio.sleep_forever()
+
+
+def test_a_page_of_this_server_is_refused_where_the_host_is_none() -> None:
+    with pytest.raises(RequestError) as caught:
+        check_origin(["http://localhost"], ["http://localhost"], ())
+    assert caught.value.code is ErrorCode.FORBIDDEN_ORIGIN

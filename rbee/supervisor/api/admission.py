@@ -118,7 +118,9 @@ def _is_loopback(text: str) -> bool:
         return False
 
 
-def _address(host: str, scheme: str) -> tuple[str, str]:
+def _address(host: str, scheme: str) -> tuple[str, str] | None:
+    """Name and port. None: this is no host, so it is nobody's."""
     match = _HOST.fullmatch(host)
-    assert match is not None, "only hosts that are ours are compared"
+    if match is None:
+        return None
     return match["name"].lower(), match["port"] or _DEFAULT_PORTS[scheme]
