@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.specs.access_steps import STEPS as ACCESS
 from tests.specs.audit_steps import STEPS as AUDIT
 from tests.specs.audit_tamper_steps import STEPS as AUDIT_TAMPER
 from tests.specs.deadline_steps import STEPS as DEADLINES
@@ -37,6 +38,7 @@ ALL._steps = {
     **VALIDATION._steps,
     **ERRORS._steps,
     **SECRETS._steps,
+    **ACCESS._steps,
 }
 SCENARIOS = load_scenarios()
 
