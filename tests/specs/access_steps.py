@@ -4,24 +4,32 @@ import atexit
 import json
 import shutil
 import stat
-import subprocess
-import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from typing import Final
 
-import httpx2
-
-from rbee.store import FILE_NAME, open_store
+from rbee.store import FILE_NAME
 from rbee.supervisor.access.api_key import id_of, new_key
-from rbee.supervisor.access.minting import KeyOrder, mint
-from rbee.supervisor.access.principal import Role
 from tests.access.keys import forged
 from tests.e2e.server import Server, synthetic_config, wait_until
 from tests.e2e.stream import Stream
+from tests.specs.access_room import (
+    COMPLETIONS,
+    KEYED,
+    KEYS,
+    Keyed,
+    ask,
+    bearer,
+    begin,
+    command,
+    generate,
+    head_of,
+    keep,
+    keyed,
+    made,
+    with_keys,
+)
 from tests.specs.runner import Steps
 from tests.specs.shared import shared_server
 from tests.specs.world import World
@@ -30,87 +38,10 @@ STEPS = Steps()
 step = STEPS.step
 
 MODELS: Final = "/v1/models"
-COMPLETIONS: Final = "/v1/completions"
-KEYS: Final = "/v1/rbee/keys"
-QUICK: Final = "first_token_s = 0.0\n"
 PATIENCE_S: Final = 3.0  # for what takes half a second where nothing else runs
 
 
-@dataclass
-class Keyed:
-    """What a scenario knows of the keys of its server."""
-
-    state_dir: Path
-    admin: str = ""
-    good: str = ""
-    expired: str = ""
-    pids: list[int] = field(default_factory=list)
-    before_s: float = 0.0
-
-
 _ROOM: dict[str, Keyed] = {}  # of the shared server
-_KEYED: WeakKeyDictionary[World, Keyed] = WeakKeyDictionary()
-
-
-def keyed(world: World) -> Keyed:
-    return _KEYED[world]
-
-
-def keep(state_dir: Path, role: str = "user", **order: Any) -> str:
-    """Put a key into a store, as a command does, without the start of a process."""
-    store = open_store(state_dir / FILE_NAME)
-    assert store is not None
-    with store:
-        key, row = mint(KeyOrder(role=Role(role), **order), int(time.time()))
-        store.keys.add(row)
-    return key.text
-
-
-def with_keys(state_dir: Path) -> Keyed:
-    past_s = int(time.time()) - 60
-    return Keyed(
-        state_dir, keep(state_dir, "admin"), keep(state_dir), keep(state_dir, expires_s=past_s)
-    )
-
-
-def head_of(state_dir: Path, server: str = "") -> str:
-    return f'[server]\nstate_dir = "{state_dir}"\n{server}\n'
-
-
-def begin(world: World, head: str) -> None:
-    server = Server(world.directory, synthetic_config(head=head, synthetic=QUICK))
-    world.servers.append(server)
-    server.ready()
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def ask(world: World, method: str, path: str, key: str = "", **options: Any) -> httpx2.Response:
-    return world.try_(method, path, headers=bearer(key) if key else {}, **options)
-
-
-def generate(world: World, key: str, tokens: int = 2) -> httpx2.Response:
-    body = {"model": "synthetic", "prompt": "x", "max_tokens": tokens}
-    return ask(world, "POST", COMPLETIONS, key, json=body)
-
-
-def made(world: World, role: str = "user", **order: Any) -> str:
-    """A key that was made over the API: it is good from then on."""
-    answer = ask(world, "POST", KEYS, keyed(world).admin, json={"role": role, **order})
-    assert answer.status_code == 201, answer.text
-    key: str = answer.json()["key"]
-    return key
-
-
-def command(world: World, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "rbee", *arguments],
-        capture_output=True, text=True, timeout=60, check=False, cwd=world.directory,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 # --- given
@@ -118,7 +49,7 @@ def command(world: World, *arguments: str) -> str:
 
 @step(r"a server without a key")
 def given_keyless(world: World) -> None:
-    room = _KEYED[world] = Keyed(world.directory / "state")
+    room = KEYED[world] = Keyed(world.directory / "state")
     begin(world, head_of(room.state_dir))
 
 
@@ -128,13 +59,13 @@ def given_keyed(world: World) -> None:
         folder = Path(tempfile.mkdtemp(prefix="rbee-spec-keys-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         _ROOM["shared"] = with_keys(folder)
-    _KEYED[world] = _ROOM["shared"]
+    KEYED[world] = _ROOM["shared"]
     world.borrow(shared_server(head_of(keyed(world).state_dir)))
 
 
 @step(r"a server with keys of its own")
 def given_own(world: World) -> None:
-    room = _KEYED[world] = with_keys(world.directory / "state")
+    room = KEYED[world] = with_keys(world.directory / "state")
     begin(world, head_of(room.state_dir))
     assert ask(world, "GET", MODELS, room.good).status_code == 200
 
