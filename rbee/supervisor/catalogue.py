@@ -99,7 +99,7 @@ def _path(model: ModelConfig, name: str) -> Path:
 
 
 def _expect_gpu(model: ModelConfig, name: str, what: str, gpus: GpuSurvey) -> None:
-    if model.gpu >= len(gpus.gpus):
+    if model.gpu > max((gpu.index for gpu in gpus.gpus), default=-1):
         raise ConfigError(
             f"model {name}: {what} needs GPU {model.gpu}, and this box has"
             f" {len(gpus.gpus)} ({gpus.problem or 'all fine'}); for the CPU, use a .gguf file"

@@ -1,7 +1,7 @@
 """What each worker will need of a GPU's memory: from its model's files and settings."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,15 @@ def gpu_places(
             demand = _demand(model, plan.welcome.path, gpu.memory_total_bytes)
             places[plan.worker_id] = GpuPlace(gpu.index, demand)
     return places
+
+
+def uncounted(plans: Iterable[WorkerPlan], places: Mapping[str, GpuPlace]) -> list[str]:
+    """Which workers use a GPU, and cannot be booked on one."""
+    return [
+        plan.worker_id
+        for plan in plans
+        if uses_gpu(plan.welcome.model) and plan.worker_id not in places
+    ]
 
 
 def uses_gpu(model: ModelConfig) -> bool:

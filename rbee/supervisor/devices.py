@@ -85,7 +85,7 @@ def gpu_index(number: int, visible: str | None, survey: GpuSurvey) -> int | None
       None: that cannot be told.
     """
     if visible is None:
-        return number if number < len(survey.gpus) else None
+        return number if any(gpu.index == number for gpu in survey.gpus) else None
     listed = [each.strip() for each in visible.split(",") if each.strip()]
     if number >= len(listed):
         return None

@@ -34,7 +34,7 @@ from rbee.supervisor.bind import Bind, check_bind, parse_bind
 from rbee.supervisor.catalogue import plan_workers
 from rbee.supervisor.cgroup import own_places
 from rbee.supervisor.crashes import Crashes, default_state_dir
-from rbee.supervisor.demands import gpu_places
+from rbee.supervisor.demands import gpu_places, uncounted
 from rbee.supervisor.descriptors import check_descriptors, raise_descriptor_limit
 from rbee.supervisor.devices import survey_gpus, survey_within
 from rbee.supervisor.disk_watch import DiskWatch
@@ -97,6 +97,12 @@ def _serve(config: Config, terminal: Terminal) -> int:
     held = {plan.worker_id: limits_of(plan.welcome.model) for plan in plans}
     places = gpu_places(plans, survey, os.environ.get("CUDA_VISIBLE_DEVICES"))
     gpus = {worker_id: place.gpu for worker_id, place in places.items()}
+    if left_out := uncounted(plans, places):
+        log.warning(
+            "vram_not_counted", workers=left_out,
+            problem="gpu and CUDA_VISIBLE_DEVICES name no GPU that NVML shows",
+            effect="their memory is not reserved; they find out themselves whether it suffices",
+        )  # fmt: skip
     shutdown_s_max = config.server.drain_s + FACES_CLOSE_S + config.worker.kill_after_s + OVERDUE_S
     with (
         Overdue(shutdown_s_max, log) as overdue,

@@ -224,6 +224,11 @@ async def _wait_room(slot: Slot, around: Surroundings) -> Granted | Refused | No
     try:
         while True:
             answer = await around.gate.ask(slot.slot_id)
+            if slot._asked.is_set():  # the operator has changed his mind meanwhile
+                if isinstance(answer, Granted):
+                    around.gate.gone(slot.slot_id)
+                slot._asked = trio.Event()
+                return None
             if not isinstance(answer, Wait):
                 return answer
             now_s = trio.current_time()
@@ -237,9 +242,6 @@ async def _wait_room(slot: Slot, around: Surroundings) -> Granted | Refused | No
             slot.waits_for = answer.reason
             with trio.move_on_after(again_s):
                 await slot._asked.wait()
-            if slot._asked.is_set():
-                slot._asked = trio.Event()
-                return None
             again_s = min(ASK_AGAIN_S_MAX, again_s * ASK_AGAIN_GROWTH)
     finally:
         slot.waits_for = ""

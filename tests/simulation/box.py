@@ -41,6 +41,10 @@ class Watcher(Around, Protocol):
 
     def process_ended(self, process: "SimProcess") -> None: ...
 
+    def process_left(self, process: "SimProcess") -> None:
+        """Not even SIGKILL has ended it."""
+        ...
+
 
 class SimProcess:
     """What `rbee.supervisor.process.Process` is to the launcher."""
@@ -67,6 +71,16 @@ class SimProcess:
     def poke(self) -> None:
         """Something has come for it."""
         self._news.set()
+
+    # --- for the GPU
+
+    @property
+    def is_up(self) -> bool:
+        return self.gate.is_set() and not self.worker.has_ended
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.worker.is_serving
 
     # --- for the launcher
 
@@ -193,6 +207,7 @@ class SimCustody:
     def survived(self, pids: list[int]) -> None:
         assert self._process is not None
         self._process.is_left = True
+        self._box.watcher.process_left(self._process)
 
     def release(self) -> list[str]:
         self.is_released = True

@@ -15,6 +15,7 @@ from rbee.supervisor.backlog import Backlog
 from rbee.supervisor.breaker import Breaker
 from rbee.supervisor.failover import Course
 from rbee.supervisor.launch import Launcher
+from rbee.supervisor.ledger import Ledger
 from rbee.supervisor.lifecycle import TAKES_REQUESTS
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.vitals import Vitals
@@ -131,6 +132,14 @@ def _never_forgets_failures(mine: Breaker) -> None:
     mine.reason = ""
 
 
+def _counts_on_what_is_free(ledger: Ledger) -> int:
+    return ledger.total_bytes if ledger.gpu is None else ledger.gpu.memory_free_bytes
+
+
+def _believes_the_books(ledger: Ledger) -> int:
+    return ledger.total_bytes - ledger.booked_bytes
+
+
 _judge: Final = restart.judge
 
 MUTANTS: Final[dict[str, Mutant]] = {
@@ -155,6 +164,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "drained workers get requests": (Worker, "takes_requests", property(_takes_what_is_drained)),
     "batches are overfilled": (Worker, "takes_requests", property(_overfills)),
     "cancelled requests are forgotten": (SupervisorDialogue, "cancel", _hears_the_cancelled),
+    "two count on the same free memory": (Ledger, "_available_bytes", _counts_on_what_is_free),
+    "memory that is lost is counted on": (Ledger, "_available_bytes", _believes_the_books),
     "a reset resets nothing": (Breaker, "reset", _never_forgets_failures),
 }
 

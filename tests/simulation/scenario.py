@@ -56,6 +56,20 @@ class ModelPlan:
     lag_s: float  # of what a worker says, at most
 
 
+@dataclass(frozen=True, slots=True)
+class GpuPlan:
+    """A GPU that all workers share; all of them fit on it once they are loaded."""
+
+    total: int
+    least: int  # that a worker asks for
+    most: int
+    holds: int  # when it is loaded
+    late_s: float  # from a process' end until its memory is back
+    lists: bool  # the driver tells who holds how much
+    room_timeout_s: float
+    faults: tuple[tuple[float, str], ...]  # from when on the driver is in which mood
+
+
 class Leaving(enum.Enum):
     """How a client may go before its answer is whole."""
 
@@ -124,6 +138,7 @@ class Scenario:
     arrivals: tuple[Arrival, ...]
     acts: tuple[Act, ...]
     fault_share: float  # of worker processes that have one
+    gpu: GpuPlan | None  # None: workers use none
 
 
 def chance(seed: int, part: str) -> random.Random:
@@ -158,6 +173,7 @@ def draw(seed: int, duration_s: float) -> Scenario:
         ),
         acts=_acts(seed, weather, models, worker, begin),
         fault_share=own.choice((0.1, 0.3, 0.6, 0.9)) if weather is Weather.STORM else 0.0,
+        gpu=_gpu(seed, weather, models, begin),
     )
 
 
@@ -178,6 +194,41 @@ def _model(seed: int, number: int) -> ModelPlan:
         reads_beside=own.random() < 0.5,
         link_messages_max=own.choice((4, 64, 64, 4096)),
         lag_s=own.choice((0.0, 0.0, 0.004, 0.5)),
+    )
+
+
+def _gpu(
+    seed: int, weather: Weather, models: tuple[ModelPlan, ...], until_s: float
+) -> GpuPlan | None:
+    own = chance(seed, "gpu")
+    if own.random() > 0.4:
+        return None
+    count, total = sum(len(model.slots) for model in models), 1000
+    lists = own.random() < 0.7
+    # Who loads one after the other takes so many times as long, and there are `HEAL_S`.
+    is_quick = all(model.load_s <= 10.0 for model in models)
+    if lists and is_quick and own.random() < 0.8:  # not all of them fit while they load
+        holds = total // (count + 1)
+        least = most = int(1.5 * holds)
+    else:
+        least, most = total // (2 * count), total // count
+        holds = own.randint(least, most)
+    faults: list[tuple[float, str]] = []
+    at_s = own.uniform(0.0, 200.0)
+    while weather is not Weather.FAIR and at_s < until_s:
+        faults.append((at_s, own.choice(("silent", "hangs", "lies", "hot"))))
+        at_s += own.choice((1.0, 10.0, 60.0))
+        faults.append((at_s, "well"))
+        at_s += own.uniform(10.0, 400.0)
+    return GpuPlan(
+        total=total,
+        least=least,
+        most=most,
+        holds=holds,
+        late_s=own.choice((0.0, 0.3, 3.0, 30.0)) if weather is not Weather.FAIR else 0.0,
+        lists=lists,
+        room_timeout_s=own.choice((5.0, 60.0)),
+        faults=tuple(faults),
     )
 
 

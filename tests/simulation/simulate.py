@@ -83,7 +83,8 @@ def _threads(scenario: Scenario) -> Callable[..., Awaitable[Any]]:
     own = chance(scenario.seed, "threads")
 
     async def run_sync(act: Callable[..., Any], *args: object, **_options: object) -> Any:
-        await trio.sleep(own.choice((0.0, 0.0005, 0.01)))
+        takes_s = getattr(getattr(act, "__self__", None), "takes_s", 0.0)
+        await trio.sleep(own.choice((0.0, 0.0005, 0.01)) + takes_s)
         return act(*args)
 
     return run_sync

@@ -34,6 +34,7 @@ from tests.simulation.scenario import (
     Scenario,
     chance,
 )
+from tests.simulation.sim_gpu import Quarantine, SimNvml, WatchedGate
 from tests.simulation.slot_watch import SlotWatch, WatchedSlot
 from tests.simulation.trace import Trace
 
@@ -84,6 +85,13 @@ class World:
         self.slept_s = 0.0  # by the supervisor, in all
         self.sleeps: Final[list[tuple[float, float]]] = []  # until when, and for how long
         self.trace.on_log = self.slot_watch.heard
+        self.nvml: Final = None if scenario.gpu is None else SimNvml(
+            scenario.gpu, self.box.processes
+        )  # fmt: skip
+        self.quarantine: Final = Quarantine()
+        self.gate: Final = None if self.nvml is None else WatchedGate(
+            scenario, self.nvml, self.quarantine, self.trace
+        )  # fmt: skip
         self._surroundings: Final = Surroundings(
             launch=Launcher(
                 cast(LinkFactory, self.box.links), scenario.worker, self.hurry, self.trace,
@@ -95,6 +103,7 @@ class World:
             chance=chance(scenario.seed, "supervisor"),
             log=self.trace,
             evidence=self.slot_watch,
+            gate=self.gate,
         )  # fmt: skip
 
     # --- for the box (`box.Watcher`)
@@ -125,7 +134,12 @@ class World:
     def process_ended(self, process: SimProcess) -> None:
         if process.worker.poisoned_by and not process.was_struck:
             self.requests.poisoned(process.worker.poisoned_by)
+        if self.nvml is not None:
+            self.nvml.ended(process)
         self._check_found(process)
+
+    def process_left(self, process: SimProcess) -> None:
+        self.quarantine.survivors.append(process)
 
     def _check_found(self, process: SimProcess) -> None:
         """What hung was found in time."""
@@ -164,6 +178,8 @@ class World:
             self.trace.on_violation = lambda: all_of_it.cancel(reason="an invariant does not hold")
             async with trio.open_nursery() as outside:
                 self.box.start = outside.start_soon
+                if self.gate is not None:
+                    outside.start_soon(self.gate.watch)
                 outside.start_soon(self._make_things_happen, begun_s)
                 async with trio.open_nursery() as faces:
                     faces.start_soon(self._make_requests, begun_s)
@@ -238,6 +254,8 @@ class World:
 
     def _calm_down(self) -> None:
         self.note("the weather is calm")
+        if self.nvml is not None:
+            self.nvml.is_calm = True
         self.box.heal()
         for slot in self.slots:
             is_wanted = self.slot_watch.of(slot.slot_id).wants_worker

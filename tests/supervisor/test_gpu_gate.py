@@ -8,13 +8,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from rbee.config import GpuConfig, RestartConfig
-from rbee.supervisor.demands import GpuPlace, gpu_places, read_shape
+from rbee.config import GpuConfig, ModelConfig, RestartConfig, SyntheticConfig
+from rbee.supervisor.demands import GpuPlace, gpu_places, read_shape, uncounted
 from rbee.supervisor.devices import Gpu, GpuSurvey
 from rbee.supervisor.gpu_gate import LOOK_S_MAX, GpuGate
 from rbee.supervisor.ledger import Granted, Wait
 from rbee.supervisor.slot import Slot, SlotState, Surroundings, keep_filled
+from rbee.supervisor.worker import WorkerPlan
 from rbee.vram import GIB, Demand
+from rbee.wire import Welcome
 from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, NoLog, plan
 from tests.supervisor.test_worker import LIMITS, Middle
 
@@ -197,6 +199,26 @@ async def test_an_operators_stop_ends_the_waiting(
     assert states == [SlotState.STOPPED, SlotState.WAITING]
 
 
+async def test_who_is_stopped_while_the_gpu_is_asked_leaves_nothing_in_the_books(
+    autojump_clock: MockClock, no_threads: None
+) -> None:
+    stand = Stand(autojump_clock, [serving()])
+    states: list[SlotState] = []
+
+    async def stop_it() -> None:
+        await trio.sleep(0.005)  # the look takes 10 ms
+        stand.slots[0].stop()
+        await trio.sleep(1)
+        states.append(stand.slots[0].state)
+        assert stand.gate.held("m-0") is None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop_it)
+        await stand.run(2)
+    assert states == [SlotState.STOPPED]
+    assert stand.launches[0].launched_at_s == []
+
+
 async def test_a_hot_gpu_takes_no_worker_until_it_has_cooled_down(
     autojump_clock: MockClock, no_threads: None
 ) -> None:
@@ -299,6 +321,20 @@ async def test_a_gpu_is_known_by_its_serial_name_when_another_is_lost(
 
 def test_a_model_on_the_cpu_has_no_place() -> None:
     assert gpu_places([plan()], GpuSurvey((Gpu(0, "", 1, 1),), ""), None) == {}
+    assert uncounted([plan()], {}) == []
+
+
+def test_a_place_is_what_the_model_will_need_where_cuda_puts_it() -> None:
+    config = ModelConfig(
+        ref="synthetic", name="m", engine="synthetic", gpu=0,
+        synthetic=SyntheticConfig(vram_bytes=5 * GIB),
+    )  # fmt: skip
+    on_gpu = WorkerPlan("m-0", Welcome(config, "", 1, 5.0))
+    survey = GpuSurvey((Gpu(1, "", 80 * GIB, 80 * GIB, uuid="GPU-b"),), "")
+    place = GpuPlace(1, Demand(5 * GIB, 5 * GIB))
+    assert gpu_places([on_gpu], survey, "GPU-b") == {"m-0": place}
+    assert gpu_places([on_gpu], survey, "MIG-7") == gpu_places([on_gpu], survey, None) == {}
+    assert uncounted([on_gpu], {}) == ["m-0"]
 
 
 def test_a_folder_that_cannot_be_read_is_left_to_the_worker(tmp_path: Path) -> None:
