@@ -87,11 +87,17 @@ class Run:
         self._secret_file = folder / "audit-secret"
         self._plant_audit_secret()
         self._plant_key(self._pair, "TLS key")
+        self._key = self._plant_api_key()
+        # One that nobody made: its checksum is wrong, and somebody may mistype his own.
+        self._wrong_key = self._key[:-1] + ("a" if self._key[-1] != "a" else "b")
         self._prompt = f"prompt-{secrets.token_hex(12)}"
         self._variable = f"variable-{secrets.token_hex(12)}"
         self.search.canaries += [
             Canary.of("prompt", self._prompt.encode()),
             Canary.of("variable of the environment", self._variable.encode()),
+            Canary.of("API key", self._key.encode()),
+            Canary.of("API key's secret", self._key.rpartition("_")[2].encode()),
+            Canary.of("wrong API key", self._wrong_key.encode()),
         ]
         config = CONFIG.format(
             state_dir=folder / "state", secret_file=self._secret_file, tls=self._pair.toml()
@@ -118,7 +124,13 @@ class Run:
 
     def _use(self, server: Server) -> None:
         context = ssl.create_default_context(cafile=str(self._pair.certificate))
-        with httpx2.Client(base_url=server.url, verify=context, timeout=30) as client:
+        head = {"Authorization": f"Bearer {self._key}"}
+        with httpx2.Client(base_url=server.url, verify=context, timeout=30, headers=head) as client:
+            for key in (self._wrong_key, f"{self._key}x"):
+                wrong = {"Authorization": f"Bearer {key}"}
+                refused = client.get("/v1/models", headers=wrong)
+                assert refused.status_code == 401
+                self._look_at_answer("a wrong key", refused)
             for path, body in self._requests():
                 answer = client.post(path, json=body) if body else client.get(path)
                 self._look_at_answer(path, answer)
@@ -140,7 +152,8 @@ class Run:
         yield "/v1/completions", body
         yield "/v1/completions", {**body, "stream": True}
         yield "/v1/chat/completions", {
-            "model": "synthetic", "messages": [{"role": "user", "content": self._prompt}],
+            "model": "synthetic", "max_tokens": 3,
+            "messages": [{"role": "user", "content": self._prompt}],
         }  # fmt: skip
         yield "/v1/completions", {**body, "temperature": self._prompt}
         yield "/v1/completions", {**body, "model": "nobody"}
@@ -183,7 +196,11 @@ class Run:
         self._secret_file.chmod(0o600)
         self._secret_file.write_bytes(good)
         path = str(self._folder / "rbee.toml")
-        for command in (["config", "show", path], ["audit", "verify", "--config", path]):
+        for command in (
+            ["config", "show", path],
+            ["audit", "verify", "--config", path],
+            ["keys", "list", "--config", path],
+        ):
             done = subprocess.run(
                 [sys.executable, "-m", "rbee", *command], capture_output=True, check=True
             )
@@ -196,6 +213,15 @@ class Run:
         self._secret_file.write_bytes(secret + b"\n")
         self._secret_file.chmod(0o600)
         self.search.canaries.append(Canary.of("audit secret", secret))
+
+    def _plant_api_key(self) -> str:
+        file = self._folder / "admin.key"
+        command = ["keys", "create", "--role", "admin", "--key-file", str(file)]
+        place = ["--state-dir", str(self._folder / "state")]
+        subprocess.run(
+            [sys.executable, "-m", "rbee", *command, *place], check=True, capture_output=True
+        )
+        return file.read_text().strip()
 
     def _plant_key(self, pair: Pair, name: str) -> None:
         """The key's number itself, in whatever encoding, and the lines of its file."""
