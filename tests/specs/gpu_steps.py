@@ -110,6 +110,9 @@ def then_reserved(world: World, gib: str) -> None:
     view = gpu_view(world)
     assert (view["reserved_bytes"], view["state"]) == (int(gib) * GIB, "ok")
     assert view["measured_by"] == "process"
+    disks = world.server.get("/v1/rbee/status").json()["disks"]
+    assert [disk["place"] for disk in disks] == ["state_dir", "run_dir"]
+    assert all(disk["total_bytes"] > disk["free_bytes"] > 0 for disk in disks)
 
 
 @step(r"the worker on the GPU is killed")

@@ -143,6 +143,7 @@ def then_means_told(world: World) -> None:
     assert limits["memory"] in ("cgroup1", "cgroup2")
     assert limits["kill"] in ("cgroup1", "cgroup2")
     assert limits["problems"] == []
+    assert world.server.workers()[0]["held_by"] == {"memory": limits["memory"]}
 
 
 @step(r"the worker is in a cgroup with a limit of (\d+) MiB")
