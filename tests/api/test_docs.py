@@ -16,7 +16,8 @@ from rbee.supervisor.api.problems import (
 from rbee.supervisor.api.routing import ByMethod
 from tests.api.face import every_route
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 API = (DOCS / "api.md").read_text("utf-8")
 ERRORS = (DOCS / "errors.md").read_text("utf-8")
 
@@ -87,3 +88,10 @@ def test_a_field_at_fault_stands_in_the_details_too() -> None:
     told = problem_object(RequestError(ErrorCode.DRAINING, "later"), "id")["error"]
     assert isinstance(told, dict)
     assert told["details"] == []
+
+
+def test_every_error_is_brought_about_by_some_test() -> None:
+    tests = [*(ROOT / "specs").glob("*.feature"), *(ROOT / "tests").rglob("*.py")]
+    told = "\n".join(path.read_text("utf-8") for path in tests)
+    for code in ErrorCode:
+        assert re.search(rf"\b({code.value}|ErrorCode\.{code.name})\b", told), code

@@ -63,6 +63,12 @@ def test_every_operation_tells_every_status_that_it_may_answer() -> None:
             assert f"`{code.value}`" in response["description"]
 
 
+def test_every_operation_tells_who_may_use_it() -> None:
+    for each in OPERATIONS:
+        told = DOCUMENT["paths"][each.path][each.method.lower()]
+        assert (told["description"] == "Open to everybody.") == (told["security"] == [])
+
+
 def test_every_reference_leads_somewhere() -> None:
     for ref in set(re.findall(r'"\$ref":"#/([^"]+)"', document_json().decode())):
         place: Any = DOCUMENT

@@ -8,7 +8,7 @@ import msgspec
 
 from rbee import __version__
 from rbee.errors import ErrorCode
-from rbee.supervisor.access.rights import OPEN_PATHS
+from rbee.supervisor.access.rights import LEAST_ROLES, OPEN_PATHS
 from rbee.supervisor.api.openapi.answers import Error
 from rbee.supervisor.api.openapi.operations import (
     BEFORE_ROUTES,
@@ -35,6 +35,11 @@ _HEADERS: Final[dict[str, Any]] = {
         "description": "After so many seconds another try may succeed.",
         "schema": {"type": "integer", "minimum": 1},
     },
+}
+
+# As the table of rights has them, by the paths of the document.
+_ROLES: Final = {
+    (method, path.replace(":path", "")): role for (method, path), role in LEAST_ROLES.items()
 }
 
 
@@ -97,6 +102,7 @@ def _operation(operation: Operation, schema_of: dict[type, Any]) -> dict[str, An
     described: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
+        "description": _who_may(operation),
         "tags": [operation.group],
         "security": [] if operation.path in OPEN_PATHS else [{"key": []}],
         "parameters": [
@@ -109,6 +115,13 @@ def _operation(operation: Operation, schema_of: dict[type, Any]) -> dict[str, An
         content = {_JSON: {"schema": operation.body}}
         described["requestBody"] = {"required": True, "content": content}
     return described
+
+
+def _who_may(operation: Operation) -> str:
+    if operation.path in OPEN_PATHS:
+        return "Open to everybody."
+    role = _ROLES[operation.method, operation.path]
+    return f"Wants a key of the role `{role}` or above, once there are keys."
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> str:
     return (
         f'<details><summary><span class="method">{method.upper()}</span>'
         f" <code>{html.escape(path)}</code> {html.escape(operation['summary'])}</summary>"
+        f"<p>{html.escape(operation['description'])}</p>"
         f"{_table('parameter', parameters)}{schema}{_table('status', answers)}</details>"
     )
 
