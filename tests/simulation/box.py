@@ -39,6 +39,10 @@ class Watcher(Around, Protocol):
         """Whether a healthy worker there may be sent a signal."""
         ...
 
+    def slept_since(self, at_s: float) -> bool:
+        """Whether the supervisor has slept since then."""
+        ...
+
     def process_ended(self, process: "SimProcess") -> None: ...
 
     def process_left(self, process: "SimProcess") -> None:
@@ -113,7 +117,10 @@ class SimProcess:
         watcher = self._box.watcher
         watcher.note(f"{number.name} to {self.slot_id} pid {self.pid}")
         was_killed, self._was_killed = self._was_killed, self._was_killed or number is SIGKILL
-        if self.worker.broken or was_killed:
+        # Of a pause the part before the watch was to wake is not seen, a second at most. Who stood
+        # still by itself, and nearly for as long as it may, can be taken for hung for that.
+        is_unlucky = watcher.slept_since(self.worker.stood_still_s)
+        if self.worker.broken or was_killed or is_unlucky:
             return
         if not watcher.may_be_ended(self.slot_id):
             watcher.violation(f"{self.slot_id} is healthy, and is ended by {number.name}")

@@ -67,6 +67,7 @@ class SimWorker(Threads):
         self.pid: Final = pid
         self.broken = ""
         self.broken_s = math.inf
+        self.stood_still_s = math.inf  # when it last did
         self.poisoned_by = ""  # the ask that ended it
         self.memory_problem = ""
         self._around = around
@@ -264,6 +265,7 @@ class SimWorker(Threads):
     def _stand_still(self, lasts_s: float) -> None:
         if lasts_s == math.inf:
             self._break("hangs")
+        self.stood_still_s = self._now_s
         self._frozen_until_s = self._now_s + lasts_s
         self._main_s += lasts_s
 

@@ -121,6 +121,9 @@ class World:
     def generated(self, message: Generate) -> None:
         self.requests.generated(message)
 
+    def slept_since(self, at_s: float) -> bool:
+        return any(woken_s >= at_s for woken_s, _ in self.sleeps)
+
     def may_be_ended(self, slot_id: str) -> bool:
         """Whether a healthy worker there may be sent a signal: it was asked, and cannot hear it."""
         worker = self._slot(slot_id).worker
