@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.server import Server, is_running, serving, synthetic_config, wait_until
 from tests.e2e.stream import Stream
+from tests.e2e.test_detection import tell
 
 # RBEE_TEST_ROUNDS=20 repeats what must hold each time.
 SERVE = [sys.executable, "-m", "rbee", "serve", "--model", "synthetic"]
@@ -20,6 +21,7 @@ ROUNDS = int(os.environ.get("RBEE_TEST_ROUNDS", "3"))
 
 def test_nothing_outlives_a_killed_supervisor_whatever_its_workers_do(tmp_path: Path) -> None:
     stubborn = synthetic_config(model="slots = 2", synthetic='fault = "ignore_all"')
+    took_s: list[float] = []
     for number in range(ROUNDS):
         directory = tmp_path / str(number)
         directory.mkdir()
@@ -27,10 +29,13 @@ def test_nothing_outlives_a_killed_supervisor_whatever_its_workers_do(tmp_path: 
         pids = server.worker_pids()
         assert len(pids) == 2
         os.kill(pids[0], signal.SIGSTOP)  # not even a stopped one stays
+        killed_s = time.monotonic()
         server.process.kill()
         server.process.wait(5)
         wait_all_gone(pids)
+        took_s.append(time.monotonic() - killed_s)
         server.close()
+    tell(f"all of 2 workers gone, after {ROUNDS} kills of the supervisor", took_s)
 
 
 def wait_all_gone(pids: list[int]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -109,7 +110,9 @@ def then_refused_at_start(world: World, code: str, words: str) -> None:
 
 @step(r'the log names the cause "(\w+)" within (\d+) seconds')
 def then_cause_named(world: World, cause: str, within_s: str) -> None:
+    begun_s = time.monotonic()
     failed = world.server.wait_event("worker_failed", float(within_s))
+    print(f"{failed['how']}, named {time.monotonic() - begun_s:.2f} s after it was asked for")
     assert failed["how"].startswith(f"{cause}: "), failed
     wait_until(lambda: cause in world.server.workers()[0]["last_failure"]
                or cause in world.server.workers()[-1]["last_failure"], 2, "the status")  # fmt: skip

@@ -65,13 +65,7 @@ OF_ENGINES: Final = (
         name="worker-leaks-descriptors",
         fault=faults.harmless("A worker opens files until it gets no more."),
         setting=_waiting('fault = "leak_descriptors"'),
-        # Its next beat needs one, so it ends then. The request that did it was served before, and
-        # another one that was in work alone may be taken for the guilty one.
-        expected=Expected(
-            errors_too=FAILED | {"request_quarantined"},
-            refusals=frozenset({"request_quarantined"}),
-            restarts=(0, 3),
-        ),
+        # What it needs to serve and to beat, it has open since its start: it goes on.
     ),
     _guilty(
         "worker-beats-without-tokens", "An engine step never returns; the beats go on.",
