@@ -5,6 +5,7 @@ Rule 2: the phase is published before a call that may block, never after.
 Rule 3: a request ends by exactly one last word, whatever happens to it.
 """
 
+import errno
 import gc
 import math
 import os
@@ -48,6 +49,9 @@ LOADING_TOLD_EVERY_S: Final = 0.2
 PUBLISH_EVERY_S: Final = 0.05
 
 FRAMES_MAX: Final = 12  # of a bug's traceback
+
+# This process, or the whole box, has as many open as it may.
+NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 
 EngineFor = Callable[[str], Engine]
 """Makes the engine of that name. Raises EngineError when it cannot be had here."""
@@ -101,6 +105,10 @@ class WorkerLoop:
             return self._bye("stopped while loading", ExitCode.OK)
         except EngineError as error:
             return self._bye(str(error), error.exit_code)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS:
+                raise
+            return self._bye("the system gives no more descriptors", ExitCode.OS_ERROR)
         except RemoteProtocolError as error:
             return self._bye(f"the supervisor broke the protocol: {error}", ExitCode.PROTOCOL)
         finally:

@@ -12,6 +12,7 @@ from typing import Final
 
 import msgspec
 
+from rbee.errors import ExitCode
 from rbee.wire import Delta
 
 # These come from outside: an operator, a script, the system on its way down. No engine raises
@@ -96,4 +97,6 @@ def may_be_a_requests_doing(
         return True
     if signal is not None:
         return signal not in _FROM_OUTSIDE
+    if exit_code == ExitCode.OS_ERROR:  # whoever leaked what is lacking has long been served
+        return False
     return not (was_asked and exit_code == 0)

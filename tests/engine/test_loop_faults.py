@@ -1,5 +1,6 @@
 """The worker's two threads when something goes wrong: one request at most, and no word lost."""
 
+import errno
 import json
 import os
 import subprocess
@@ -22,7 +23,7 @@ from rbee.engine.step_times import ReadingPace, StepTimes
 from rbee.engine.synthetic import SyntheticEngine
 from rbee.errors import ErrorCode, ExitCode, RequestError
 from rbee.transport.thread_link import ThreadLink
-from rbee.wire import Failed, FromWorker, Step, Stop, Welcome, encode
+from rbee.wire import Bye, Failed, FromWorker, Step, Stop, Welcome, encode
 
 SECRET = b"s" * 32
 MODEL = ModelConfig(ref="synthetic", name="m", engine="synthetic")
@@ -87,6 +88,17 @@ def test_a_job_that_fails_in_the_step_that_brought_it_a_token_has_one_last_word(
     assert code is ExitCode.OK
     words = [each for each in heard if isinstance(each, Step | Failed)]
     assert [type(each) for each in words] == [Step, Failed]
+
+
+def test_an_engine_that_gets_no_descriptor_ends_its_worker_by_that_name() -> None:
+    class Leaking(SyntheticEngine):
+        def step(self) -> list[Sampled | JobFailed]:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+    code, heard = lived(Leaking())
+    assert code is ExitCode.OS_ERROR
+    assert isinstance(heard[-1], Bye)
+    assert heard[-1].exit_code == ExitCode.OS_ERROR
 
 
 def test_a_panic_that_is_no_exception_ends_one_request(capfd: pytest.CaptureFixture[str]) -> None:

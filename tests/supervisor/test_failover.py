@@ -2,6 +2,7 @@
 
 import pytest
 
+from rbee.errors import ExitCode
 from rbee.supervisor.failover import Course, may_be_a_requests_doing
 from rbee.wire import Delta
 
@@ -60,6 +61,7 @@ def test_no_failover_means_none() -> None:
         (False, "", None, 15, False),
         (True, "", None, 9, False),
         (True, "", 0, None, False),
+        (False, "", ExitCode.OS_ERROR, None, False),
     ],
 )
 def test_what_comes_from_outside_or_on_purpose_is_no_requests_doing(
