@@ -47,7 +47,7 @@ def doctor(*, config: Path | None = None, prepare: bool = False, json: bool = Fa
 
 def examine_all(path: Path | None) -> "Iterator[Finding]":
     """All checks, one after the other. None raises, whatever package is broken or missing."""
-    from rbee.cli.checks import gpu, limits, place, software, system
+    from rbee.cli.checks import gpu, limits, place, secrecy, software, system
     from rbee.cli.checks.finding import examine
 
     @functools.cache
@@ -73,6 +73,8 @@ def examine_all(path: Path | None) -> "Iterator[Finding]":
         ("models", lambda: place.check_models(config())),
         ("run dir", lambda: place.check_run_dir(config().server.run_dir)),
         ("port", lambda: place.check_port(config())),
+        ("secrets", lambda: secrecy.check_secrets(config())),
+        ("certificate", lambda: secrecy.check_certificate(config())),
         ("disk", lambda: system.check_disk(place.run_dir_path(config().server.run_dir))),
         ("clock", system.check_clock),
     ]

@@ -290,6 +290,8 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
         await ground.start(watch_signals, ending)
         await ground.start(watch_hang_ups, ending, house.outside.terminal, reloader.ask)
         ground.start_soon(reloader.keep_reloading)
+        if house.outside.tls is not None:
+            ground.start_soon(house.outside.tls.watch)
         await ground.start(keep_warden, house.outside.instance, house.log)
         ground.start_soon(keep_reaping, house.outside.instance.adopted, house.log)
         house.log.info(

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
-from rbee.cli.checks import gpu, limits, place, software, system
+from rbee.cli.address import Address
+from rbee.cli.checks import gpu, limits, place, secrecy, software, system
 from rbee.cli.checks.finding import Finding, examine
-from rbee.config import Config, ModelConfig, ServerConfig
+from rbee.config import AuditConfig, Config, ModelConfig, ServerConfig, TlsConfig
 from rbee.errors import ExitCode
 from rbee.supervisor.cgroup import Means, foresee, own_places
 from rbee.supervisor.devices import Gpu
+from tests.certificates import Pair, make_pair, needs_openssl
 from tests.cli.answering import Answers, serving
 from tests.cli.running import TIMEOUT_S, run_rbee
 from tests.supervisor.held import opened_ground
@@ -44,7 +46,7 @@ def test_doctor_finds_nothing_failed_on_a_good_machine(good_config: Path) -> Non
     assert done.returncode == 0, findings
     assert findings["models"]["found"] == "synthetic-0: synthetic"
     assert findings["llamacpp"]["verdict"] == "ok"
-    assert len(findings) == 17
+    assert len(findings) == 19
     assert not (good_config.parent / "run").exists(), "doctor changes nothing"
 
 
@@ -76,10 +78,10 @@ def test_doctor_looks_on_where_packages_are_missing(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (1, "")
     lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "warn", "fail "))]
-    assert len(lines) == 17
+    assert len(lines) == 19
     failed = [line for line in lines if "cannot be checked: import of" in line]
     assert [line.split()[1] for line in failed] == [
-        "gpu", "exllamav2", "cuda", "config", "cgroups", "models", "run", "port", "disk",
+        "gpu", "exllamav2", "cuda", "config", "cgroups", "models", "run", "port", "secrets", "certificate", "disk",
     ]  # fmt: skip
 
 
@@ -293,7 +295,7 @@ def test_port_that_cannot_be_had_says_why() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as other:
         bind = f"127.0.0.1:{other.getsockname()[1]}"
         refused = OSError(errno.EACCES, os.strerror(errno.EACCES))
-        assert "ports below 1024" in place.judge_bind_error(bind, 80, "", refused).mend
+        assert "ports below 1024" in place.judge_bind_error(bind, 80, Address(""), refused).mend
         assert "[::1]:7233" in place.check_port(config_at("::1:80")).found
         assert place.check_port(config_at("0.0.0.0:80")).verdict == "fail"
         assert place.check_port(config_at("127.0.0.1:0")).verdict == "ok"
@@ -304,3 +306,30 @@ def test_model_that_is_not_there_fails() -> None:
     finding = place.check_models(config)
     assert finding.verdict == "fail"
     assert "all" in finding.found
+
+
+def test_secrets_are_checked_as_the_server_would(tmp_path: Path) -> None:
+    assert secrecy.check_secrets(Config()).found == "none is configured"
+    file = tmp_path / "secret"
+    file.write_text("a line\n")
+    file.chmod(0o600)
+    config = Config(audit=AuditConfig(secret_file=str(file)))
+    assert secrecy.check_secrets(config).verdict == "ok"
+    file.chmod(0o644)
+    assert "must be closed to others" in secrecy.check_secrets(config).found
+
+
+@needs_openssl
+def test_a_certificate_is_told_with_the_days_it_holds_for(tmp_path: Path) -> None:
+    assert secrecy.check_certificate(Config()).verdict == "ok"
+
+    def check(pair: Pair) -> Finding:
+        files = {"certificate_file": str(pair.certificate), "key_file": str(pair.key)}
+        return secrecy.check_certificate(Config(tls=TlsConfig(**files)))
+
+    assert check(make_pair(tmp_path / "good")).verdict == "ok"
+    assert check(make_pair(tmp_path / "soon", days=3)).verdict == "warn"
+    for_clients = make_pair(tmp_path / "clients", "-addext", "extendedKeyUsage=clientAuth")
+    assert "clients refuse" in check(for_clients).found
+    for_clients.key.unlink()
+    assert "cannot be opened" in check(for_clients).found

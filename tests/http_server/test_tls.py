@@ -1,6 +1,7 @@
 """Connections under TLS: what is shown to clients, and what hostile ones can do."""
 
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import trio
 import trio.lowlevel
+from trio.testing import MockClock
 
 from rbee.config import TlsConfig
 from rbee.errors import ConfigError
@@ -251,6 +253,22 @@ def test_a_certificate_is_told_with_the_days_it_has_left(pair: Pair, tmp_path: P
     soon = make_pair(tmp_path / "soon", days=5)
     Tls(config_of(soon), log)
     assert [level for level, *_ in log.lines] == ["info", "warning"]
+
+
+async def test_a_server_that_runs_for_months_warns_each_day_from_two_weeks_on(
+    pair: Pair, autojump_clock: MockClock
+) -> None:
+    begun_s = time.time()
+    log = RecordingLog()
+    tls = Tls(config_of(pair), log, lambda: begun_s + trio.current_time())
+    start_s = trio.current_time()
+    with trio.move_on_at(start_s + 33.5 * 86_400):
+        await tls.watch()
+    told = [(level, fields.get("days_left")) for level, _, fields in log.lines]
+    days_left = [days for level, days in told if level == "warning"]
+    assert days_left == sorted(days_left, reverse=True)
+    assert (days_left[0], days_left[-1]) == (13, 0)
+    assert [level for level, _ in told].count("error") in (3, 4)
 
 
 def test_one_that_clients_refuse_is_served_with_an_error_but_replaces_no_good_one(

@@ -12,6 +12,7 @@ from rbee.cli.checks.finding import Finding
 from rbee.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from rbee.cli.address import Address
     from rbee.config import Config
 
 
@@ -93,6 +94,7 @@ def judge_lock(path: Path) -> Finding:
 
 def check_port(config: "Config") -> Finding:
     """Whether the address can be listened on, by trying."""
+    from rbee.cli.address import address_of
     from rbee.cli.key_store import check_address
 
     bind = config.server.bind
@@ -108,12 +110,12 @@ def check_port(config: "Config") -> Finding:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        return judge_bind_error(bind, listens.port, listens.url, error)
+        return judge_bind_error(bind, listens.port, address_of(config), error)
     return Finding("port", "ok", f"{bind} is free")
 
 
-def judge_bind_error(bind: str, port: int, url: str, error: OSError) -> Finding:
-    if error.errno == errno.EADDRINUSE and _is_rbee(url):
+def judge_bind_error(bind: str, port: int, address: "Address", error: OSError) -> Finding:
+    if error.errno == errno.EADDRINUSE and _is_rbee(address):
         mend = "stop that one first, or give a second one another --bind"
         return Finding("port", "warn", f"an rbee server runs at {bind}", mend)
     mends = {
@@ -125,14 +127,13 @@ def judge_bind_error(bind: str, port: int, url: str, error: OSError) -> Finding:
     return Finding("port", "fail", f"{bind}: {error.strerror}", mend)
 
 
-def _is_rbee(url: str) -> bool:
+def _is_rbee(address: "Address") -> bool:
     """Whether what listens there answers as rbee does."""
-    from rbee.cli.address import Address
     from rbee.cli.endings import UnreachableError
     from rbee.cli.server import Server
 
     try:
-        with Server(Address(url)) as server:
+        with Server(address) as server:
             server.readiness()
     except UnreachableError:
         return False

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Never
 
+import trio
+
 from rbee.config import TlsConfig
 from rbee.errors import ConfigError
 from rbee.logs import Log
@@ -29,6 +31,7 @@ CERTIFICATE_BYTES_MAX: Final = 1024 * 1024
 
 # From here on each look at the certificate warns.
 EXPIRES_SOON_S: Final = 14 * 86_400
+LOOK_EVERY_S: Final = 86_400.0
 
 _ALPN: Final = "http/1.1"
 _PEM: Final = re.compile(r"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
@@ -103,9 +106,12 @@ class Tls:
       ConfigError: there is no certificate that could be used.
     """
 
-    def __init__(self, config: TlsConfig, log: Log) -> None:
+    def __init__(
+        self, config: TlsConfig, log: Log, unix_clock: Callable[[], float] = time.time
+    ) -> None:
         self._config = config
         self._log = log
+        self._unix_clock = unix_clock
         self._certificate = load_certificate(config)
         self._tell()
 
@@ -152,6 +158,14 @@ class Tls:
             raise ConfigError(f"certificate file {name}: clients would refuse it: {found.problem}")
         return "tls.certificate_file", functools.partial(self._replace, found)
 
+    async def watch(self) -> None:
+        """Warn each day, when it has expired or soon will have. Until cancelled."""
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            expires_unix_s = self._certificate.expires_unix_s
+            if expires_unix_s is None or expires_unix_s - self._unix_clock() < EXPIRES_SOON_S:
+                self._tell()
+
     def _replace(self, certificate: Certificate) -> None:
         self._certificate = certificate
         self._tell()
@@ -162,7 +176,10 @@ class Tls:
         if found.expires_unix_s is None:
             self._log.error("tls_certificate_bad", problem=found.problem, **fields)
             return
-        left_s = found.expires_unix_s - time.time()
+        left_s = found.expires_unix_s - self._unix_clock()
+        if left_s < 0:
+            self._log.error("tls_certificate_bad", problem="it has expired", **fields)
+            return
         tell = self._log.warning if left_s < EXPIRES_SOON_S else self._log.info
         tell("tls_certificate", days_left=int(left_s // 86_400), **fields)
 

@@ -1,0 +1,50 @@
+"""The secrets' files and the certificate, as a server would find them."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rbee.cli.checks.finding import Finding
+from rbee.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rbee.config import Config
+
+
+def check_secrets(config: "Config") -> Finding:
+    """Whether the secrets that are named can be used."""
+    from rbee.secret_files import open_secret_file, read_secret_file, secret_path
+
+    named = [name for name in (config.audit.secret_file, config.tls.key_file) if name]
+    try:
+        if config.audit.secret_file:
+            read_secret_file(secret_path(config.audit.secret_file))
+        if config.tls.key_file:
+            with open_secret_file(secret_path(config.tls.key_file)):
+                pass
+    except ConfigError as error:
+        return Finding(
+            "secrets", "fail", str(error), "see docs/secrets.md: how such a file must be"
+        )
+    return Finding("secrets", "ok", ", ".join(named) if named else "none is configured")
+
+
+def check_certificate(config: "Config") -> Finding:
+    """Whether clients will take the certificate, and for how long."""
+    from rbee.supervisor.http_server.tls import EXPIRES_SOON_S, load_certificate
+
+    if not config.tls.is_on:
+        return Finding("certificate", "ok", "none is configured: plain HTTP")
+    try:
+        found = load_certificate(config.tls)
+    except ConfigError as error:
+        return Finding("certificate", "fail", str(error), "see docs/tls.md")
+    name = Path(config.tls.certificate_file).name
+    renew = "get a new one, put it in its place, and send SIGHUP: docs/tls.md"
+    if found.expires_unix_s is None:
+        return Finding("certificate", "fail", f"clients refuse {name}: {found.problem}", renew)
+    left_s = found.expires_unix_s - time.time()
+    told = f"{name} holds for {left_s // 86_400:.0f} more days"
+    if left_s < EXPIRES_SOON_S:
+        return Finding("certificate", "warn", told, renew)
+    return Finding("certificate", "ok", told)
