@@ -81,7 +81,8 @@ def test_doctor_looks_on_where_packages_are_missing(tmp_path: Path) -> None:
     assert len(lines) == 19
     failed = [line for line in lines if "cannot be checked: import of" in line]
     assert [line.split()[1] for line in failed] == [
-        "gpu", "exllamav2", "cuda", "config", "cgroups", "models", "run", "port", "secrets", "certificate", "disk",
+        "gpu", "exllamav2", "cuda", "config", "cgroups", "models", "run", "port", "secrets",
+        "certificate", "disk",
     ]  # fmt: skip
 
 
