@@ -174,14 +174,14 @@ def test_a_silent_worker_is_found_within_ten_seconds_of_its_last_beat_due(
     assert judge(known, LIMITS, last_due_s + 10 + extra_s).is_fatal
 
 
-@given(st.floats(0.001, 120), st.integers(1, 100_000), st.floats(2, 10_000))
+@given(st.floats(0.001, 1), st.floats(0.001, LIMITS.prompt_timeout_s - 1), st.floats(2, 10_000))
 def test_a_healthy_prefill_is_never_ended(
-    chunk_s: float, prompt_tokens: int, tokens_per_s: float
+    chunk: float, wanted_s: float, tokens_per_s: float
 ) -> None:
     # It beats, its steps come each ``chunk_s``, and it reads as fast as it ever did.
+    prompt_tokens = max(1, int(wanted_s * tokens_per_s))
     total_s = prompt_tokens / tokens_per_s
-    assume(total_s < LIMITS.prompt_timeout_s)
-    assume(chunk_s <= max(total_s, 10))
+    chunk_s = min(120.0, chunk * max(total_s, 10))
     pace = Pace(prompt_tokens_per_s=tokens_per_s, step_s=chunk_s)
     known = Signs(
         LifePhase.WORKING, started_s=0, beat_s=total_s, heard_s=total_s,
