@@ -23,6 +23,7 @@ from rbee.config import (
     parse_config,
 )
 from rbee.errors import ConfigError
+from rbee.ids import has_hidden
 from tests.cli.running import run_rbee
 
 FILE = Config(
@@ -111,7 +112,9 @@ def test_a_server_under_tls_is_known_by_its_own_certificate_unless_told_otherwis
 @given(
     st.builds(
         ModelConfig,
-        ref=st.text(st.characters(codec="utf-8"), max_size=40),
+        ref=st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(
+            lambda ref: not has_hidden(ref)
+        ),
         name=st.from_regex(r"[a-z]{1,9}", fullmatch=True),
         threads=st.none() | st.integers(1, 1024),
         vram_fraction=st.floats(0.01, 1),
