@@ -109,18 +109,22 @@ def test_a_server_under_tls_is_known_by_its_own_certificate_unless_told_otherwis
     assert address_of(config, Path("ca.pem")) == Address(here, Path("ca.pem"))
 
 
+def shown_texts(*, min_size: int = 0) -> st.SearchStrategy[str]:
+    """What a configuration may hold: nothing that its reader does not see."""
+    texts = st.text(st.characters(codec="utf-8"), min_size=min_size, max_size=40)
+    return texts.filter(lambda text: not has_hidden(text))
+
+
 @given(
     st.builds(
         ModelConfig,
-        ref=st.text(st.characters(codec="utf-8"), min_size=1, max_size=40).filter(
-            lambda ref: not has_hidden(ref)
-        ),
+        ref=shown_texts(min_size=1),
         name=st.from_regex(r"[a-z]{1,9}", fullmatch=True),
         threads=st.none() | st.integers(1, 1024),
         vram_fraction=st.floats(0.01, 1),
         synthetic=st.builds(
             SyntheticConfig,
-            fault_prompt=st.none() | st.text(st.characters(codec="utf-8"), max_size=40),
+            fault_prompt=st.none() | shown_texts(),
             tokens_per_s=st.floats(0.001, 1e6),
         ),
     )
