@@ -7,7 +7,7 @@ CHILD = """
 import resource
 from rbee import hardening
 print(repr(hardening.forbid_looking_inside()), repr(hardening.forbid_new_rights()))
-hardening.forbid_core_files()
+assert hardening.forbid_core_files() == ''
 print(resource.getrlimit(resource.RLIMIT_CORE))
 lines = open("/proc/self/status").read().splitlines()
 print([line.split()[1] for line in lines if line.startswith("NoNewPrivs")])

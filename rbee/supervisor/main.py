@@ -154,7 +154,8 @@ def _serve(config: Config, terminal: Terminal) -> int:
 
 def _harden(config: ServerConfig, log: Log) -> None:
     """Before anything secret is read."""
-    forbid_core_files()
+    if problem := forbid_core_files():
+        log.warning("core_files", problem=problem)
     if config.dumpable:
         log.warning("dumpable", effect="this user's other processes can read keys and prompts")
     elif problem := forbid_looking_inside():

@@ -1,5 +1,6 @@
 """Connections under TLS: what is shown to clients, and what hostile ones can do."""
 
+import itertools
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from tests.http_server.harness import (
     Client,
     RecordingLog,
     Server,
+    echo,
     end_stream,
     say_ok,
     start,
@@ -178,6 +180,27 @@ async def test_a_large_answer_arrives_whole_however_slowly_it_is_read(
                 received += part
                 if len(received) < 200_000:
                     await trio.sleep(0.01)
+    assert received.partition(b"\r\n\r\n")[2] == body
+
+
+async def test_a_large_body_arrives_whole_in_records_of_any_size(
+    nursery: trio.Nursery, pair: Pair
+) -> None:
+    body = bytes(range(256)) * 2000
+    head = b"POST / HTTP/1.1\r\nHost: rbee\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    server = await start_tls(nursery, pair, echo)
+    async with connect(server, pair) as stream:
+        await stream.send_all(head % len(body))
+        at = 0
+        for size in itertools.cycle((1, 16_384, 70_000, 333)):
+            await stream.send_all(body[at : at + size])
+            at += size
+            if at >= len(body):
+                break
+        received = b""
+        with trio.fail_after(10):
+            while part := await stream.receive_some():
+                received += part
     assert received.partition(b"\r\n\r\n")[2] == body
 
 
