@@ -87,5 +87,10 @@ def _find(path: Path) -> bool:
 
 def _create(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    owner = path.parent.stat().st_uid
+    if owner != os.geteuid():  # the server could not read what we make there
+        raise StoreError(
+            f"the folder {path.parent} belongs to uid {owner}: run the command as that user"
+        )
     with contextlib.suppress(FileExistsError):  # another process was quicker
         os.close(os.open(path, _CREATE, 0o600))

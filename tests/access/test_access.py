@@ -291,6 +291,18 @@ async def test_seen_credentials_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(stand.access._greeted) <= 2
 
 
+async def test_a_key_that_has_not_changed_is_not_made_again_and_one_that_has_is() -> None:
+    async with standing() as stand:
+        one, two = new_key(), new_key()
+        stand.keep([stand.ring.row(one), stand.ring.row(two)])
+        before = [stand.keyring.find(key.id) for key in (one, two)]
+        stand.keep([stand.ring.row(one), stand.ring.row(two, revoked_s=5)])
+        after = [stand.keyring.find(key.id) for key in (one, two)]
+        assert after[0] is before[0]
+        assert after[1] is not None
+        assert after[1].is_revoked
+
+
 @pytest.mark.parametrize(
     "broken", [{"role": "king"}, {"limits": {"requests_per_minute": 0}}, {"limits": {"x": 1}},
                {"hash": "none"}, {"id": "short"}],

@@ -80,6 +80,16 @@ def test_a_symbolic_link_is_refused(path: Path, tmp_path: Path) -> None:
         open_store(path)
 
 
+def test_in_the_folder_of_another_user_no_store_is_made(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uid = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
+    with pytest.raises(StoreError, match=f"belongs to uid {uid}: run the command as that user"):
+        open_store(path)
+    assert not path.exists()
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_store(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="cannot be opened: Not a directory"):

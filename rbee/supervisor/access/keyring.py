@@ -60,6 +60,7 @@ class Keyring:
         self.is_required = is_required
         self._secret = secrets.token_bytes(_SECRET_BYTES)
         self._keys: dict[str, Key] = {}
+        self._rows: dict[str, KeyRow] = {}  # of which they were made
         self._good: dict[bytes, str] = {}  # the digest of a key -> its id
         self._bad: OrderedDict[bytes, None] = OrderedDict()
 
@@ -76,13 +77,17 @@ class Keyring:
           The ids of those that are no keys: of a role, limits or a hash that is not ours.
         """
         keys: dict[str, Key] = {}
+        kept: dict[str, KeyRow] = {}
         unusable: list[str] = []
         for row in rows:
-            key = _key_of(row)
+            # There may be thousands, of which one has changed.
+            is_as_before = self._rows.get(row.id) == row
+            key = self._keys[row.id] if is_as_before else _key_of(row)
             if key is None:
                 unusable.append(row.id)
             else:
-                keys[key.id] = key
+                keys[key.id], kept[key.id] = key, row
+        self._rows = kept
         self.is_required = self.is_required or bool(keys) or bool(unusable)
         self._keys = keys
         self._good = {digest: key_id for digest, key_id in self._good.items() if key_id in keys}
