@@ -200,5 +200,5 @@ async def test_a_key_that_is_none_is_told_and_the_others_are_good(
         bad, good = row(role="king"), row()
         await house.keeper.add(bad)
         await house.keeper.add(good)
-        assert [each["key"] for each in house.log.of("key_unusable")] == [bad.id, bad.id]
+        assert {each["key"] for each in house.log.of("key_unusable")} == {bad.id}
         assert house.ring.find(good.id) is not None
