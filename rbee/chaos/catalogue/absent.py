@@ -6,6 +6,7 @@ from rbee.chaos.scenario import Absent
 
 _GPU: Final = "needs an NVIDIA GPU"
 _MACHINE: Final = "would befall the whole machine: needs a virtual machine of its own"
+_BY_TESTS: Final = "no drill holds it yet; tests of the part alone do"
 _NOT_BUILT: Final = "the part that it would befall is not built yet"
 
 ABSENT: Final = (
@@ -19,9 +20,9 @@ ABSENT: Final = (
     Absent("disk-slow", "needs a block device that waits: a virtual machine of its own"),
     Absent("reload-broken-config", _NOT_BUILT),
     Absent("secret-file-lost", _NOT_BUILT),
-    Absent("store-disk-full", _NOT_BUILT),
-    Absent("store-locked", _NOT_BUILT),
-    Absent("store-corrupt", _NOT_BUILT),
+    Absent("store-disk-full", "no drill holds it yet"),
+    Absent("store-locked", _BY_TESTS),
+    Absent("store-corrupt", _BY_TESTS),
     Absent("download-disk-full", _NOT_BUILT),
     Absent("download-peer-stalls", _NOT_BUILT),
     Absent("model-replaced-after-check", "models are not checked by their hash yet"),
