@@ -1,6 +1,7 @@
 """Connections under TLS: what is shown to clients, and what hostile ones can do."""
 
 import itertools
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator
@@ -243,6 +244,10 @@ def test_a_certificate_that_is_missing_or_none_is_named(pair: Pair, tmp_path: Pa
         (tmp_path / "bad.pem").write_text(text)
         bad = TlsConfig(certificate_file=str(tmp_path / "bad.pem"), key_file=key_file)
         assert "expected a" in refusal(bad)
+    os.mkfifo(tmp_path / "pipe")  # nobody writes: it must not wait, either
+    assert "expected a" in refusal(
+        TlsConfig(certificate_file=str(tmp_path / "pipe"), key_file=key_file)
+    )
 
 
 def test_the_key_of_another_certificate_is_named(pair: Pair, tmp_path: Path) -> None:
