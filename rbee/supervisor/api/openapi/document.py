@@ -17,6 +17,7 @@ from rbee.supervisor.api.openapi.operations import (
     OF_KEYED_ROUTES,
     OPERATIONS,
     Content,
+    Events,
     Operation,
     Parameter,
 )
@@ -92,8 +93,8 @@ def _types() -> list[type]:
     for operation in OPERATIONS:
         for contents in operation.answers.values():
             for each in contents:
-                of_it = each.events if isinstance(each, Content) else each
-                if of_it is not None and of_it not in found:
+                of_it = each.type if isinstance(each, Events) else each
+                if not isinstance(of_it, Content) and of_it not in found:
                     found.append(of_it)
     return found
 
@@ -164,15 +165,32 @@ def _headers(status: int) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
-def _contents(contents: Iterable[type | Content], schema_of: dict[type, Any]) -> dict[str, Any]:
+def _contents(
+    contents: Iterable[type | Content | Events], schema_of: dict[type, Any]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for each in contents:
-        if isinstance(each, Content):
-            events = {} if each.events is None else {"x-event-schema": schema_of[each.events]}
-            found[each.media_type] = {"schema": each.schema, **events}
-        else:
-            found[_JSON] = {"schema": schema_of[each]}
+        match each:
+            case Content():
+                found[each.media_type] = {"schema": each.schema}
+            case Events():
+                schema = _event_schema(schema_of[each.type], schema_of[Error])
+                found["text/event-stream"] = {"schema": schema}
+            case _:
+                found[_JSON] = {"schema": schema_of[each]}
     return found
+
+
+def _event_schema(chunk: object, error: object) -> dict[str, Any]:
+    """Of one event: so the schema of a stream is read before OpenAPI 3.2."""
+    in_json = {"contentMediaType": _JSON, "contentSchema": {"anyOf": [chunk, error]}}
+    return {
+        "type": "object",
+        "description": "One event: JSON on one line. The last is `[DONE]`; before it stands an"
+        " error where the answer broke off.",
+        "properties": {"data": {"type": "string", "anyOf": [{"const": "[DONE]"}, in_json]}},
+        "required": ["data"],
+    }
 
 
 def _told(codes: Iterable[ErrorCode]) -> str:

@@ -34,7 +34,13 @@ class Content:
 
     media_type: str
     schema: Schema
-    events: type | None = None  # what each event of a stream is
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """A stream of server-sent events, each with JSON of one type; the last is ``[DONE]``."""
+
+    type: type
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +52,7 @@ class Operation:
     id: str
     group: str
     summary: str
-    answers: Mapping[int, tuple[type | Content, ...]]
+    answers: Mapping[int, tuple[type | Content | Events, ...]]
     codes: frozenset[ErrorCode] = frozenset()  # that it may answer with, beside `OF_ALL_ROUTES`
     body: Schema | None = None
     parameters: tuple[Parameter, ...] = ()
@@ -124,16 +130,10 @@ _ANY_OBJECT: Final[Schema] = {"type": "object"}
 _HTML: Final = Content("text/html", {"type": "string"})
 
 
-def _events_of(chunk: type) -> Content:
-    text = 'Events of one line `data: …` each: JSON, then `[DONE]`; one with `{"error": …}` before'
-    schema = {"type": "string", "description": f"{text} it where the answer broke off."}
-    return Content("text/event-stream", schema, chunk)
-
-
 def _generation(path: str, name: str, summary: str, body: Schema, *types: type) -> Operation:
     whole, chunk = types
     return Operation(
-        "POST", path, name, "inference", summary, {200: (whole, _events_of(chunk))}, _GENERATES,
+        "POST", path, name, "inference", summary, {200: (whole, Events(chunk))}, _GENERATES,
         body, _DEADLINES,
         {DEADLINE_HEADER: "The deadline that holds.",
          "X-Rbee-Failovers": "How often the answer went on at another worker, where it did."},
