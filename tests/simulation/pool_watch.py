@@ -37,6 +37,7 @@ class PoolWatch:
     def __init__(self, pool: Pool, slots: list[Slot], trace: Trace) -> None:
         self.interruptions: Final[defaultdict[str, list[int]]] = defaultdict(list)
         self.crashes: Final[list[Crash]] = []
+        self.over_s: Final[dict[str, float]] = {}  # when a model last lost its last slot
         self._pool = pool
         self._slots = slots
         self._trace = trace
@@ -76,6 +77,8 @@ class PoolWatch:
         self.check()
 
     def slot_failed(self, slot: Slot) -> None:
+        if all(each.is_over for each in self._slots if each.model.name == slot.model.name):
+            self.over_s[slot.model.name] = trio.current_time()
         self._pool.slot_failed(slot)
         self.check()
 

@@ -152,7 +152,9 @@ class RequestWatch:
         return rules.get(code, lambda: by_script)()
 
     def _is_over(self, model: str) -> bool:
-        return all(slot.is_over for slot in self._slots if slot.model.name == model)
+        """Now, or in this very moment, as who is told so hears it a little later."""
+        is_over = all(slot.is_over for slot in self._slots if slot.model.name == model)
+        return is_over or self._watch.over_s.get(model) == trio.current_time()
 
     def _has_room(self, model: str) -> bool:
         """Whether nobody would have had to wait; what is kept for suspects is no room."""
