@@ -4,9 +4,11 @@ import re
 import string
 
 import pytest
+from argon2.exceptions import VerificationError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbee.supervisor.access import hashing
 from rbee.supervisor.access.api_key import fingerprint, id_of, is_key_id, new_key
 from rbee.supervisor.access.authorization import (
     TOKEN_LETTERS_MAX,
@@ -129,3 +131,14 @@ def test_any_headers_give_a_token_or_a_reason(authorization: list[str], others: 
         told = error.reason
     assert told.isascii()
     assert told.isprintable()
+
+
+def test_where_there_is_no_memory_nobody_is_said_to_be_wrong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def without_memory(*_: object) -> bool:
+        raise VerificationError("Memory allocation error")
+
+    monkeypatch.setattr(hashing, "verify_secret", without_memory)
+    with pytest.raises(MemoryError):
+        fits(new_key().text, NOBODYS_HASH)

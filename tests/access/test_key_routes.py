@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -140,6 +141,34 @@ async def test_what_the_store_does_not_take_is_told(
         for told in await every_change(keyed, admin, other):
             assert (told.status, told.error["code"]) == (503, "store_unavailable")
             assert "/secret" not in told.error["message"]
+
+
+async def test_more_keys_than_there_may_be_are_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.store.keys.KEYS_MAX", 1)
+    async with serve_keyed(tmp_path) as keyed:
+        admin = await keyed.key("admin")
+        told = await keyed.ask("POST", KEYS, admin, {"role": "user"})
+        assert (told.status, told.error["code"]) == (400, "invalid_request")
+        assert "as many as there may be" in told.error["message"]
+
+
+async def test_without_a_thread_nothing_is_changed_and_the_next_try_succeeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serve_keyed(tmp_path) as keyed:
+        admin = await keyed.key("admin")
+        assert (await keyed.ask("GET", KEYS, admin)).status == 200
+
+        async def refuse(*_: object, **__: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.to_thread, "run_sync", refuse)
+            told = await keyed.ask("POST", KEYS, admin, {"role": "user"})
+        assert (told.status, told.error["code"]) == (503, "store_unavailable")
+        assert (await keyed.ask("POST", KEYS, admin, {"role": "user"})).status == 201
 
 
 async def every_change(keyed: Keyed, admin: Any, other: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from rbee.cli.app import run_command
 from rbee.cli.endings import UsageError
 from rbee.cli.options import At
 from rbee.cli.server import Server
-from rbee.errors import ExitCode
+from rbee.errors import ConfigError, ExitCode
 from rbee.store import open_store
 from rbee.supervisor.access.api_key import id_of, new_key
 from tests.cli.answering import Answers, serving
@@ -151,3 +151,37 @@ def test_a_file_that_holds_no_key_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError) as caught:
         Server(server_address(At(url="http://127.0.0.1:1", key_file=path)))
     assert text not in str(caught.value)
+
+
+def test_a_key_that_cannot_be_written_to_its_file_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    state = tmp_path / "state"
+    with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+        run_command(["init", "--state-dir", str(state)])
+    assert not (state / "admin.key").exists()
+    store = open_store(state / "rbee.db")
+    assert store is not None
+    with store:
+        assert store.keys.all() == []
+
+
+def test_a_configuration_for_other_machines_is_good_once_there_is_a_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, state = tmp_path / "rbee.toml", tmp_path / "state"
+    text = f'[server]\nbind = "0.0.0.0:7233"\nstate_dir = "{state}"\n'
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="no API key is there"):
+        run_command(["config", "check", str(file)])
+    assert not state.exists(), "to check makes nothing"
+    run_command(["keys", "create", "--role", "user", "--config", str(file)])
+    with pytest.raises(ConfigError, match="there is no TLS"):
+        run_command(["config", "check", str(file)])
+    file.write_text(text + "allow_plaintext = true\n")
+    assert run_command(["config", "check", str(file)]) == 0
+    assert "valid" in capsys.readouterr().out

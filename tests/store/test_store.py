@@ -235,6 +235,19 @@ def test_a_broken_store_is_told_and_can_be_set_aside_with_all_that_belongs_to_it
         assert store.keys.were_lost()
 
 
+def test_a_store_that_cannot_be_set_aside_is_an_error_of_the_store(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(path).close()
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(StoreError, match="cannot be set aside: Read-only file system"):
+        set_aside(path, 0.0)
+
+
 def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
     path.parent.mkdir()
     connection = sqlite3.connect(path)
