@@ -122,6 +122,7 @@ class ErrorCode(enum.StrEnum):
     CANCELLED = "cancelled"
     SLOW_CLIENT = "slow_client"
     STORE_UNAVAILABLE = "store_unavailable"
+    JWT_UNAVAILABLE = "jwt_unavailable"
     AUDIT_UNAVAILABLE = "audit_unavailable"
     INTERNAL_ERROR = "internal_error"
 

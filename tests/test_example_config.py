@@ -14,6 +14,7 @@ from rbee.config import (
     AuditConfig,
     Config,
     GpuConfig,
+    JwtConfig,
     LogConfig,
     ModelConfig,
     RestartConfig,
@@ -37,6 +38,7 @@ SECTIONS: dict[str, type[Section]] = {
     "[gpu]": GpuConfig,
     "[log]": LogConfig,
     "[audit]": AuditConfig,
+    "[jwt]": JwtConfig,
     "[[model]]": ModelConfig,
     "[model.synthetic]": SyntheticConfig,
 }

@@ -27,6 +27,7 @@ class Event(enum.StrEnum):
     AUTH_FAILURE = "auth.failure"
     KEY_CREATED = "key.created"
     KEY_REVOKED = "key.revoked"
+    JWT_REVOKED = "jwt.revoked"
     CONFIG_LOADED = "config.loaded"
     CONFIG_RELOADED = "config.reloaded"
     CONFIG_REJECTED = "config.rejected"
@@ -123,8 +124,8 @@ class WorkerRestart(Details, frozen=True):
 
 class AuthSuccess(Details, frozen=True):
     event: ClassVar = Event.AUTH_SUCCESS
-    key: str  # its id
-    fingerprint: str  # first 6 hex digits of the key's SHA-256
+    key: str  # its id; of a JWT "jwt:" and its jti
+    fingerprint: str  # first 6 hex digits of the key's SHA-256; "" of a JWT
     role: str
     route: str
     address: str
@@ -132,7 +133,9 @@ class AuthSuccess(Details, frozen=True):
 
 class AuthFailure(Details, frozen=True):
     event: ClassVar = Event.AUTH_FAILURE
-    reason: str  # "missing", "malformed", "unknown", "wrong", "expired", "revoked", "throttled"
+    # "missing", "malformed", "unknown", "wrong", "expired", "revoked", "throttled"; of JWTs also
+    # "claims", "not_yet_valid"
+    reason: str
     fingerprint: str | None
     route: str
     address: str
@@ -153,6 +156,13 @@ class KeyRevoked(Details, frozen=True):
     key: str
     fingerprint: str
     reason: str
+
+
+class JwtRevoked(Details, frozen=True):
+    event: ClassVar = Event.JWT_REVOKED
+    issuer: str
+    jti: str
+    expires: str  # RFC 3339; from then on it is refused anyway
 
 
 class ConfigLoaded(Details, frozen=True):

@@ -13,6 +13,7 @@ from rbee.cli import (
     configuration,
     crashes,
     doctor,
+    jwt,
     keys,
     openapi,
     serve,
@@ -92,6 +93,12 @@ Examples:
   rbee keys revoke V4gTy2Zq --reason "left the team"
 """
 
+_JWT_EXAMPLES = """\
+Examples:
+  rbee jwt revoke 4f1c6d0e-57f5-4d2c-9a53-0b8f4c1d7e11
+  rbee jwt list
+"""
+
 _INIT_EXAMPLES = """\
 Examples:
   rbee init
@@ -169,6 +176,10 @@ def build_app() -> App:
     group.command(keys.list_keys, name="list")
     group.command(keys.revoke)
     group.command(keys.rotate)
+    app.command(group)
+    group = App(name="jwt", help="Revoke JWTs.", help_epilogue=_JWT_EXAMPLES)
+    group.command(jwt.revoke)
+    group.command(jwt.list_revoked, name="list")
     app.command(group)
     group = App(name="audit", help="Verify or read the audit log.", help_epilogue=_AUDIT_EXAMPLES)
     group.command(audit.verify)

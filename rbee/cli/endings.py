@@ -68,6 +68,7 @@ _PASSING: Final = frozenset(
         ErrorCode.SLOW_CLIENT,
         ErrorCode.BODY_TIMEOUT,
         ErrorCode.STORE_UNAVAILABLE,
+        ErrorCode.JWT_UNAVAILABLE,
         ErrorCode.AUDIT_UNAVAILABLE,
         ErrorCode.INTERNAL_ERROR,
     }

@@ -52,7 +52,9 @@ def check_address(config: "Config") -> "Bind":
     bind = parse_bind(config.server.bind)
     check_bind(
         bind,
-        has_credentials=is_loopback(bind.host) or has_usable_key(config),
+        has_credentials=(
+            is_loopback(bind.host) or bool(config.jwt.issuer) or has_usable_key(config)
+        ),
         has_tls=config.tls.is_on,
         allow_plaintext=config.server.allow_plaintext,
     )

@@ -111,7 +111,7 @@ def _serve(config: Config, terminal: Terminal) -> int:
         Instance(
             run_dir.path, own_places(), held, log, gpus, mend_run_dir=run_dir.mend
         ) as instance,
-        open_gate(config.access, _state_dir(config), log, audit) as gate,
+        open_gate(config.access, config.jwt, _state_dir(config), log, audit) as gate,
     ):
         check_bind(
             bind,
@@ -308,7 +308,9 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
 
 def _reloadable(house: _House) -> list[Part]:
     """What SIGHUP reads again."""
-    return [part for part in (house.outside.tls,) if part is not None]
+    jwts = house.outside.gate.jwts
+    parts = (house.outside.tls, None if jwts is None else jwts.issuer_keys)
+    return [part for part in parts if part is not None]
 
 
 async def _announce(house: _House) -> None:
@@ -345,9 +347,11 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
     """Serve until a signal has come and what is open was answered, or had its time."""
     closing = trio.Event()
     gate = house.outside.gate
+    revocations = None if gate.jwts is None else gate.jwts.revocations
     api = make_face(
         house.pool, house.operations, house.config.server, house.log,
         audit=house.outside.audit, access=gate.access, keys=gate.keeper,
+        revocations=revocations,
     )  # fmt: skip
     settings = house.config.server
     tls = house.outside.tls

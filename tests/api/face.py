@@ -17,6 +17,7 @@ from rbee.supervisor.api.app import make_face, make_hot_routes, make_routes
 from rbee.supervisor.api.generation import Surroundings
 from rbee.supervisor.api.keys import NO_KEYS, key_routes
 from rbee.supervisor.api.open_requests import OpenRequests
+from rbee.supervisor.api.revocations import revocation_routes
 from rbee.supervisor.views import (
     BreakerView,
     CrashView,
@@ -56,7 +57,8 @@ def every_route() -> list[Route]:
     surroundings = Surroundings(FakeGenerator(), open_requests)
     hot = make_hot_routes(surroundings, operations, config, lambda: 0.0)
     keys = key_routes(NO_KEYS, NO_AUDIT, config, lambda: 0.0)
-    return make_routes(hot, open_requests, operations, config, keys)
+    jwts = revocation_routes(None, NO_AUDIT, config)
+    return make_routes(hot, open_requests, operations, config, [*keys, *jwts])
 
 
 @dataclass

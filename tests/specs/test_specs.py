@@ -13,6 +13,7 @@ from tests.specs.error_steps import STEPS as ERRORS
 from tests.specs.evidence_steps import STEPS as EVIDENCE
 from tests.specs.gpu_steps import STEPS as GPU
 from tests.specs.inference_steps import STEPS as INFERENCE
+from tests.specs.jwt_steps import STEPS as JWTS
 from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
 from tests.specs.queue_steps import STEPS as QUEUE
 from tests.specs.recovery_steps import STEPS as RECOVERY
@@ -39,6 +40,7 @@ ALL._steps = {
     **ERRORS._steps,
     **SECRETS._steps,
     **ACCESS._steps,
+    **JWTS._steps,
 }
 SCENARIOS = load_scenarios()
 

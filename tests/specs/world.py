@@ -1,8 +1,9 @@
 """What a scenario works with: one server, its streams and its last answer."""
 
+import contextlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from socket import gethostname
 from tempfile import gettempdir
@@ -38,6 +39,11 @@ class World:
         self.tried: list[httpx2.Response] = []
         self._borrowed: Server | None = None
         self._client = httpx2.Client(timeout=30)  # keeps its connection, where the server does
+        self.bearer = ""  # what is shown as credential
+        self.bearers: Sequence[str] = ()
+        self.site: Any = None  # where an issuer's keys are fetched from
+        self.reading: Iterator[str] = iter(())  # the lines of a stream
+        self.exits = contextlib.ExitStack()
 
     @property
     def server(self) -> Server:
@@ -116,6 +122,7 @@ class World:
 
     def close(self) -> None:
         self._client.close()
+        self.exits.close()
         for server in self.servers:
             server.close()
         if self.second is not None:

@@ -6,20 +6,21 @@ Rule 2: an unknown id takes the same way, and the same time, as a wrong secret.
 Rule 3: all of this is synchronous; what is to be waited for is handed back.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from rbee.audit import NO_AUDIT, Audit
 from rbee.audit.events import AuthFailure, AuthSuccess, LimitExceeded, Outcome
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.access.allowances import Allowances
 from rbee.supervisor.access.api_key import fingerprint, id_of
-from rbee.supervisor.access.authorization import NoCredentialError, read_bearer
+from rbee.supervisor.access.authorization import NoCredentialError, looks_like_jwt, read_bearer
 from rbee.supervisor.access.failures import Failure, FailureLedger, Told
 from rbee.supervisor.access.hashing import NOBODYS_HASH
 from rbee.supervisor.access.keyring import Key, Keyring
-from rbee.supervisor.access.principal import ANYBODY, KEY_ACTOR, Principal
+from rbee.supervisor.access.principal import ANYBODY, JWT_ACTOR, KEY_ACTOR, Principal
 from rbee.supervisor.access.throttle import Throttle, ThrottleLimits
 from rbee.supervisor.access.verifier import QUEUE_MAX, VERIFICATION_S, Verification, Verifier
 
@@ -32,6 +33,10 @@ _MESSAGES: Final = {
     "expired": "the API key has expired",
     "revoked": "the API key was revoked",
 }
+_JWT_MESSAGES: Final = {"expired": "the JWT has expired", "revoked": "the JWT was revoked"}
+
+# What makes a JWT one that nobody has issued. One that has expired, say, is an honest mistake.
+_FORGED: Final = frozenset({"malformed", "unknown", "wrong"})
 
 Clock = Callable[[], float]
 
@@ -66,6 +71,20 @@ class Pending:
     principal: Callable[[], Principal]  # raises `DeniedError`
 
 
+class Jwts(Protocol):
+    """Whose a JWT is; all raise `DeniedError`, or a `RequestError` where it cannot be said."""
+
+    def recall(self, text: str) -> Principal | None:
+        """If it was found good before."""
+        ...
+
+    def verify(self, text: str) -> Principal | Pending: ...
+
+    def is_revoked(self, principal: Principal) -> bool:
+        """Whether the JWT of somebody who was let in was revoked since. Raises nothing."""
+        ...
+
+
 class Access:
     """Who may come in.
 
@@ -73,6 +92,7 @@ class Access:
       verifier: its `run` must run wherever there are keys.
       clock: for throttling and limits.
       unix_clock: for expiry.
+      jwts: None: none is taken.
     """
 
     def __init__(  # noqa: PLR0913  # what it is put together from, once each
@@ -84,10 +104,12 @@ class Access:
         unix_clock: Clock,
         audit: Audit = NO_AUDIT,
         throttle_limits: ThrottleLimits | None = None,
+        jwts: Jwts | None = None,
     ) -> None:
         self.keyring: Final = keyring
         self.allowances: Final = Allowances(clock, self._note_exceeded)
         self._verifier = verifier
+        self._jwts = jwts
         self._throttle = Throttle(throttle_limits or ThrottleLimits())
         self._ledger = FailureLedger()
         self._greeted: set[str] = set()  # credentials whose first use was recorded
@@ -117,6 +139,8 @@ class Access:
         except NoCredentialError as error:
             code = ErrorCode.INVALID_API_KEY
             raise DeniedError(code, error.message, reason=error.reason) from error
+        if self._jwts is not None and looks_like_jwt(token):
+            return self._look_at_jwt(self._jwts, token, address)
         digest = self.keyring.digest(token)
         key = self.keyring.recall(digest)
         if key is not None:
@@ -128,14 +152,18 @@ class Access:
 
         What runs for them is to end, and nothing new to begin.
         """
-        fault, now_unix_s = "", self._unix_clock()
+        fault, now_unix_s, messages = "", self._unix_clock(), _MESSAGES
         expires = principal.expires_unix_s
         if principal.actor.startswith(KEY_ACTOR):
             key = self.keyring.find(principal.credential_id)
             fault = "revoked" if key is None else key.fault(now_unix_s)
         elif expires is not None and now_unix_s >= expires:
             fault = "expired"
-        return RequestError(ErrorCode.INVALID_API_KEY, _MESSAGES[fault]) if fault else None
+        if principal.actor.startswith(JWT_ACTOR):
+            messages = _JWT_MESSAGES
+            if self._jwts is not None and self._jwts.is_revoked(principal):
+                fault = "revoked"
+        return RequestError(ErrorCode.INVALID_API_KEY, messages[fault]) if fault else None
 
     def _let_in(self, key: Key, token: str) -> Principal:
         fault = key.fault(self._unix_clock())
@@ -182,6 +210,37 @@ class Access:
         if not verification.is_good or key is None:
             raise _denied(reason, token)
         return self._let_in(key, token)
+
+    # --- JWTs
+
+    def _look_at_jwt(self, jwts: Jwts, text: str, address: str) -> Principal | Pending:
+        known = jwts.recall(text)
+        if known is not None:
+            return known
+        wait_s = self._throttle.wait_s(address, fingerprint(text), self._clock())
+        if wait_s > 0:
+            message = "too many JWTs that are forged, or broken, came from this address"
+            raise _throttled(message, text, wait_s)
+        with self._counting_forgeries(text, address):
+            found = jwts.verify(text)
+        if isinstance(found, Principal):
+            return found
+        pending = found
+
+        def conclude() -> Principal:
+            with self._counting_forgeries(text, address):
+                return pending.principal()
+
+        return Pending(pending.verification, conclude)
+
+    @contextlib.contextmanager
+    def _counting_forgeries(self, text: str, address: str) -> Iterator[None]:
+        try:
+            yield
+        except DeniedError as error:
+            if error.reason in _FORGED:
+                self._throttle.note_failure(address, fingerprint(text), self._clock())
+            raise
 
     # --- for the audit log
 

@@ -28,6 +28,11 @@ class NoCredentialError(Exception):
         self.message = message
 
 
+def looks_like_jwt(token: str) -> bool:
+    """Whether it is to be taken for a JWT: it begins with ``{"`` in base64url. No key does."""
+    return token.startswith("eyJ")
+
+
 def read_bearer(authorization: Sequence[str], x_api_key: Sequence[str]) -> str:
     """The token of a request.
 

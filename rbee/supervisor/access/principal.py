@@ -40,6 +40,10 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
 NO_LIMITS: Final = Limits()
 
 
+# The id of a JWT, as it is taken: it is written into the store, the audit log and answers.
+JTI: Final = r"[!-~]{1,256}"
+
+JWT_ACTOR: Final = "jwt:"
 KEY_ACTOR: Final = "key:"
 
 

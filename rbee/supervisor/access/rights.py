@@ -33,6 +33,8 @@ LEAST_ROLES: Final[Mapping[tuple[str, str], Role]] = {
     ("POST", "/v1/rbee/keys"): Role.ADMIN,
     ("DELETE", "/v1/rbee/keys/{id}"): Role.ADMIN,
     ("POST", "/v1/rbee/keys/{id}/rotate"): Role.ADMIN,
+    ("GET", "/v1/rbee/revocations"): Role.ADMIN,
+    ("POST", "/v1/rbee/revocations"): Role.ADMIN,
 }
 
 

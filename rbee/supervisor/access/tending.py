@@ -5,18 +5,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from rbee.audit import Audit
-from rbee.config import AccessConfig
+from rbee.config import AccessConfig, JwtConfig
 from rbee.logs import Log
 from rbee.store import FILE_NAME
 from rbee.supervisor.access.access import Access
 from rbee.supervisor.access.keeper import Keeper
 from rbee.supervisor.access.keyring import Keyring
 from rbee.supervisor.access.verifier import Verifier
+
+if TYPE_CHECKING:
+    from rbee.supervisor.access.jwt.jwts import Jwts
 
 # How often it is looked for those who lost the right to what they run. With the looks at the
 # store this keeps a revoked key's streams below a second.
@@ -30,11 +33,12 @@ class Gate:
     access: Access
     keeper: Keeper
     verifier: Verifier
+    jwts: "Jwts | None" = None
 
     @property
     def has_credentials(self) -> bool:
         """Whether anybody can come in with what is there now."""
-        return self.access.keyring.has_usable_keys(time.time())
+        return self.jwts is not None or self.access.keyring.has_usable_keys(time.time())
 
     async def tend(self, end_lapsed: Callable[[], None]) -> None:
         """Verify, look at the store and at the clock, until cancelled.
@@ -45,6 +49,8 @@ class Gate:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.verifier.run)
             nursery.start_soon(self.keeper.run)
+            if self.jwts is not None:
+                nursery.start_soon(self.jwts.run)
             while True:
                 await trio.sleep(SWEEP_EVERY_S)
                 self.access.tell_counted()
@@ -53,14 +59,23 @@ class Gate:
 
 
 @contextlib.contextmanager
-def open_gate(config: AccessConfig, state_dir: Path, log: Log, audit: Audit) -> Iterator[Gate]:
+def open_gate(
+    config: AccessConfig, jwt: JwtConfig, state_dir: Path, log: Log, audit: Audit
+) -> Iterator[Gate]:
     """The gate, until the end of the block.
 
     A store that cannot be used is no error here: it is logged, and tried again.
+
+    Raises:
+      ConfigError: the issuer's keys cannot be read from their file, or a library is not there.
     """
-    keyring = Keyring(is_required=config.required)
-    keeper, verifier = Keeper(state_dir / FILE_NAME, keyring, log, audit), Verifier()
-    access = Access(keyring, verifier, clock=trio.current_time, unix_clock=time.time, audit=audit)
+    store = state_dir / FILE_NAME
+    keyring = Keyring(is_required=config.required or bool(jwt.issuer))
+    keeper, verifier = Keeper(store, keyring, log, audit), Verifier()
+    jwts = _make_jwts(jwt, store, log, audit) if jwt.issuer else None
+    access = Access(
+        keyring, verifier, clock=trio.current_time, unix_clock=time.time, audit=audit, jwts=jwts
+    )
     keeper.open()
     if access.is_open:
         log.warning(
@@ -68,6 +83,17 @@ def open_gate(config: AccessConfig, state_dir: Path, log: Log, audit: Audit) -> 
             remedy="make one with `rbee init`, and from then on keys are asked for",
         )  # fmt: skip
     try:
-        yield Gate(access, keeper, verifier)
+        if jwts is not None:
+            jwts.open()
+        yield Gate(access, keeper, verifier, jwts)
     finally:
+        if jwts is not None:
+            jwts.close()
         keeper.close()
+
+
+def _make_jwts(config: JwtConfig, store: Path, log: Log, audit: Audit) -> "Jwts":
+    # Its libraries take 20 MB and 0.2 s, which a server without JWTs need not pay.
+    from rbee.supervisor.access.jwt.jwts import Jwts  # noqa: PLC0415
+
+    return Jwts(config, store, log, audit)

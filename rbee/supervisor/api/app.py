@@ -24,8 +24,9 @@ from rbee.supervisor.api.keys import NO_KEYS, key_routes
 from rbee.supervisor.api.models import list_models, model_routes
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.openai import UnixClock, generation_routes, openai_routes
-from rbee.supervisor.api.ports import Generator, KeyStore, Operations
+from rbee.supervisor.api.ports import Generator, JwtRevocations, KeyStore, Operations
 from rbee.supervisor.api.requests import request_routes
+from rbee.supervisor.api.revocations import revocation_routes
 from rbee.supervisor.api.routing import Endpoint, no_such_route, route
 from rbee.supervisor.api.visit import Visit, visit_of
 
@@ -59,7 +60,7 @@ def make_routes(
     open_requests: OpenRequests,
     operations: Operations,
     config: ServerConfig,
-    keys: list[Route],
+    credentials: list[Route],
 ) -> list[Route]:
     """Every route of the face, for ASGI. docs/api.md lists the same."""
     return [
@@ -69,7 +70,7 @@ def make_routes(
         *request_routes(open_requests),
         *admin_routes(operations),
         *description_routes(),
-        *keys,
+        *credentials,
     ]
 
 
@@ -82,6 +83,7 @@ def make_face(  # noqa: PLR0913  # what it is put together from, once each
     audit: Audit = NO_AUDIT,
     access: Access | None = None,
     keys: KeyStore = NO_KEYS,
+    revocations: JwtRevocations | None = None,
     unix_clock: UnixClock = time.time,
 ) -> Face:
     """The face. Must be called inside `trio.run`.
@@ -92,14 +94,17 @@ def make_face(  # noqa: PLR0913  # what it is put together from, once each
       audit: hears of every request for tokens.
       access: who may come in; None: everybody.
       keys: what the routes of the keys work on.
+      revocations: likewise of JWTs; None: none are taken.
       unix_clock: what time it is for people. Deadlines run on trio's clock.
     """
     open_requests = OpenRequests()
     surroundings = Surroundings(generator, open_requests, audit, access)
     hot = make_hot_routes(surroundings, operations, config, unix_clock)
-    routes = make_routes(
-        hot, open_requests, operations, config, key_routes(keys, audit, config, unix_clock)
-    )
+    credentials = [
+        *key_routes(keys, audit, config, unix_clock),
+        *revocation_routes(revocations, audit, config),
+    ]
+    routes = make_routes(hot, open_requests, operations, config, credentials)
     router = Router(routes, redirect_slashes=False, default=no_such_route)
     guard = Guard(config, log, audit, access)
     return Face(AsgiFace(router, guard), hot, guard, open_requests)

@@ -7,6 +7,7 @@ pool, slot, worker or process.
 from typing import Protocol
 
 from rbee.ask import Ask
+from rbee.audit.events import JwtRevoked
 from rbee.errors import RequestError
 from rbee.store import KeyRow
 from rbee.supervisor.views import (
@@ -21,8 +22,8 @@ from rbee.supervisor.views import (
 from rbee.wire import Delta
 
 __all__ = [
-    "BreakerView", "CrashView", "DiskView", "Generator", "GpuView", "KeyStore", "ModelView",
-    "Operations", "Readiness", "Sink", "WorkerView",
+    "BreakerView", "CrashView", "DiskView", "Generator", "GpuView", "JwtRevocations", "KeyStore",
+    "ModelView", "Operations", "Readiness", "Sink", "WorkerView",
 ]  # fmt: skip
 
 
@@ -62,6 +63,26 @@ class Generator(Protocol):
 
     def cancel(self, request_id: int, reason: str) -> None:
         """End a request. Ids that are done or unknown are ignored."""
+        ...
+
+
+class JwtRevocations(Protocol):
+    """The JWTs that were revoked."""
+
+    def listed(self) -> dict[str, int]:
+        """Those that would be good by themselves: until when, by their ``jti``."""
+        ...
+
+    def kept_until_s(self, expires_s: int | None) -> int:
+        """Until when a revocation that is made now is kept; ``expires_s``: the JWT's own end."""
+        ...
+
+    def record_of(self, jti: str, expires_s: int) -> JwtRevoked:
+        """What the audit log is to hear of it."""
+        ...
+
+    async def revoke(self, jti: str, until_s: int) -> None:
+        """Revoke one. Raises: StoreError: it could not be kept."""
         ...
 
 

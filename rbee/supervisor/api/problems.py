@@ -60,6 +60,7 @@ PROBLEMS: Final[Mapping[ErrorCode, Problem]] = {
     ErrorCode.MODEL_UNAVAILABLE: Problem(503, _SERVER),
     ErrorCode.WORKER_FAILED: Problem(503, _SERVER),
     ErrorCode.STORE_UNAVAILABLE: Problem(503, _SERVER),
+    ErrorCode.JWT_UNAVAILABLE: Problem(503, _SERVER),
     ErrorCode.AUDIT_UNAVAILABLE: Problem(503, _SERVER),
     ErrorCode.DEADLINE_EXCEEDED: Problem(504, _SERVER),
 }

@@ -14,7 +14,7 @@ from rbee.errors import ErrorCode
 from rbee.ids import CORRELATION_ID
 from rbee.supervisor.access.api_key import KEY_ID
 from rbee.supervisor.access.instant import RFC_3339
-from rbee.supervisor.access.principal import Limits, Role
+from rbee.supervisor.access.principal import JTI, Limits, Role
 from rbee.supervisor.views import (
     BreakerView,
     CrashView,
@@ -184,6 +184,20 @@ class RevokedKey(Body, frozen=True):
     id: KeyId
     object: Literal["key"]
     revoked: Literal[True]
+
+
+class Revocation(Body, frozen=True):
+    """A JWT that is not taken any more."""
+
+    jti: Annotated[str, Meta(pattern=f"^{JTI}$")]
+    object: Literal["revocation"]
+    expires: Time
+
+
+class Revocations(Body, frozen=True):
+    """All JWTs that were revoked and would be good by themselves."""
+
+    revocations: tuple[Revocation, ...]
 
 
 # --- completions

@@ -16,6 +16,7 @@ from rbee.supervisor.api.fields import Schema
 from rbee.supervisor.api.key_body import ORDER_SCHEMA, ROTATION_SCHEMA
 from rbee.supervisor.api.openapi import answers
 from rbee.supervisor.api.parameters import MODEL_SCHEMA
+from rbee.supervisor.api.revocation_body import REVOCATION_SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ OF_ALL_ROUTES: Final = frozenset(
 OF_KEYED_ROUTES: Final = frozenset(
     {
         ErrorCode.INVALID_API_KEY, ErrorCode.AUTHENTICATION_THROTTLED, ErrorCode.PERMISSION_DENIED,
+        ErrorCode.JWT_UNAVAILABLE,
     }
 )  # fmt: skip
 # What is refused before a route is known: a head that is too long, a connection too many.
@@ -205,6 +207,15 @@ OPERATIONS: Final = (
         "POST", "/v1/rbee/keys/{id}/rotate", "rotate_key", "keys", "Puts a key in another's place",
         {201: (answers.NewKey,)}, _CHANGES_KEYS | _TAKES_BODY | {ErrorCode.KEY_NOT_FOUND},
         ROTATION_SCHEMA, (_KEY,),
+    ),
+    Operation(
+        "GET", "/v1/rbee/revocations", "list_revocations", "keys", "JWTs that were revoked",
+        {200: (answers.Revocations,)}, _QUERY | {ErrorCode.NOT_FOUND},
+    ),
+    Operation(
+        "POST", "/v1/rbee/revocations", "revoke_jwt", "keys", "Revokes a JWT; what it runs ends",
+        {201: (answers.Revocation,)}, _CHANGES_KEYS | _TAKES_BODY | {ErrorCode.NOT_FOUND},
+        REVOCATION_SCHEMA,
     ),
     _read("/openapi.json", "show_openapi", "description", "This document",
           Content("application/json", _ANY_OBJECT)),
