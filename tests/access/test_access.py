@@ -71,6 +71,21 @@ async def test_a_key_is_verified_once_and_then_known_at_once() -> None:
         assert stand.verified == [key.text]
 
 
+async def test_a_key_that_is_made_while_it_is_looked_at_is_good_from_the_next_time_on() -> None:
+    async with standing() as stand:
+        key = new_key()
+        stand.keyring.is_required = True
+        found = stand.access.identify([f"Bearer {key.text}"], [], "")
+        assert isinstance(found, Pending)
+        done = trio.Event()
+        found.verification.call_when_done(done.set)
+        stand.keep([stand.ring.row(key)])  # what it is held against by now is nobody's hash
+        await done.wait()
+        with pytest.raises(DeniedError):
+            found.principal()
+        assert (await identify(stand, key)).credential_id == key.id
+
+
 async def test_unknown_and_wrong_keys_are_told_the_same_after_the_same_work() -> None:
     async with standing() as stand:
         (key,) = stand.give({})

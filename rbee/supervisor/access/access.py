@@ -183,9 +183,7 @@ class Access:
         if wait_s > 0:
             message = "too many keys that are not valid came from this address, or with this id"
             raise _throttled(message, token, wait_s)
-        verification = self._verifier.verify(
-            digest, token, NOBODYS_HASH if key is None else key.hash
-        )
+        verification = self._verifier.verify(digest, token, self._hash_of(key_id))
         if verification is None:
             message = "too many keys are being looked at"
             raise _throttled(message, token, QUEUE_MAX * VERIFICATION_S)
@@ -194,11 +192,18 @@ class Access:
             verification.call_when_done(lambda: self._learn(verification, key_id, address))
         return Pending(verification, lambda: self._conclude(verification, key_id, token, reason))
 
+    def _hash_of(self, key_id: str) -> str:
+        key = self.keyring.find(key_id)
+        return NOBODYS_HASH if key is None else key.hash
+
     def _learn(self, verification: Verification, key_id: str, address: str) -> None:
         if verification.is_good:
             self.keyring.remember(verification.digest, key_id)
         elif verification.is_good is False:
-            self.keyring.remember_bad(verification.digest)
+            # It was held against the key that was there when it came. One that has come since, or
+            # has taken that one's place, may be the very one: it is to be looked at anew.
+            if verification.hashed == self._hash_of(key_id):
+                self.keyring.remember_bad(verification.digest)
             self._throttle.note_failure(address, key_id, self._clock())
 
     def _conclude(
