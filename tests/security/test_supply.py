@@ -38,7 +38,7 @@ FETCHERS = {
 # Floors from advisories (docs/security.md), and what must not be there at all.
 FLOORS = {
     "starlette": "1.3.0", "h11": "0.16.0", "h2": "4.4.1", "jinja2": "3.1.6", "pyzmq": "26.0.0",
-    "hypercorn": "0.18.0",
+    "hypercorn": "0.18.0", "pyjwt": "2.15.1",
 }  # fmt: skip
 ABSENT = ("python-multipart", "multipart", "litellm", "gunicorn", "ray")
 
