@@ -73,6 +73,7 @@ def examine_all(path: Path | None) -> "Iterator[Finding]":
         ("models", lambda: place.check_models(config())),
         ("run dir", lambda: place.check_run_dir(config().server.run_dir)),
         ("port", lambda: place.check_port(config())),
+        ("keys", lambda: secrecy.check_keys(config())),
         ("secrets", lambda: secrecy.check_secrets(config())),
         ("certificate", lambda: secrecy.check_certificate(config())),
         ("disk", lambda: system.check_disk(place.run_dir_path(config().server.run_dir))),

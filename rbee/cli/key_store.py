@@ -22,22 +22,21 @@ def state_dir_for(config: Path | None, state_dir: Path | None) -> Path:
     return state_dir.absolute() if state_dir is not None else state_dir_of(configuration(config))
 
 
-def has_usable_key(config: "Config") -> bool:
-    """Whether a server with that configuration would know a key that opens something.
+def count_keys(config: "Config") -> tuple[int, int]:
+    """How many keys a server with that configuration would know, and how many are good.
 
     Raises:
       StoreError: there is a store, and it cannot be read.
     """
     from rbee.store import FILE_NAME, open_store
-    from rbee.supervisor.access.keyring import Keyring
+    from rbee.supervisor.access.minting import is_good
 
     store = open_store(state_dir_of(config) / FILE_NAME, create=False)
     if store is None:
-        return False
+        return 0, 0
     with store:
-        keyring = Keyring()
-        keyring.replace(store.keys.all())
-        return keyring.has_usable_keys(time.time())
+        rows, now_s = store.keys.all(), int(time.time())
+    return len(rows), sum(is_good(row, now_s) for row in rows)
 
 
 def check_address(config: "Config") -> "Bind":
@@ -53,7 +52,7 @@ def check_address(config: "Config") -> "Bind":
     check_bind(
         bind,
         has_credentials=(
-            is_loopback(bind.host) or bool(config.jwt.issuer) or has_usable_key(config)
+            is_loopback(bind.host) or bool(config.jwt.issuer) or count_keys(config)[1] > 0
         ),
         has_tls=config.tls.is_on,
         allow_plaintext=config.server.allow_plaintext,

@@ -11,9 +11,11 @@ import pytest
 from rbee.cli import address, listener
 from rbee.cli.address import server_address
 from rbee.cli.app import run_command
+from rbee.cli.checks import secrecy
 from rbee.cli.endings import UsageError
 from rbee.cli.options import At
 from rbee.cli.server import Server
+from rbee.config import Config, JwtConfig, ServerConfig
 from rbee.errors import ConfigError, ExitCode
 from rbee.store import open_store
 from rbee.supervisor.access.api_key import id_of, new_key
@@ -185,3 +187,24 @@ def test_a_configuration_for_other_machines_is_good_once_there_is_a_key(
     file.write_text(text + "allow_plaintext = true\n")
     assert run_command(["config", "check", str(file)]) == 0
     assert "valid" in capsys.readouterr().out
+
+
+def test_the_doctor_looks_at_the_keys(tmp_path: Path) -> None:
+    config = Config(server=ServerConfig(state_dir=str(tmp_path)))
+    assert secrecy.check_keys(config).verdict == "ok"
+    run_command(["keys", "create", "--role", "user", "--state-dir", str(tmp_path)])
+    assert secrecy.check_keys(config).found == "1 of 1 are good"
+    store = open_store(tmp_path / "rbee.db")
+    assert store is not None
+    with store:
+        store.keys.revoke(store.keys.all()[0].id, 5, "")
+    jwt = JwtConfig(issuer="https://id.example", audience="rbee", jwks_file="jwks.json")
+    assert secrecy.check_keys(Config(server=config.server, jwt=jwt)).verdict == "ok"
+    found = secrecy.check_keys(config)
+    assert (found.verdict, found.mend) == ("warn", "rbee init")
+    (tmp_path / "rbee.db").chmod(0o644)
+    assert "0600" in secrecy.check_keys(config).mend
+    (tmp_path / "rbee.db").write_bytes(b"x" * 4096)
+    (tmp_path / "rbee.db").chmod(0o600)
+    assert secrecy.check_keys(config).verdict == "fail"
+    assert "backup" in secrecy.check_keys(config).mend

@@ -11,6 +11,27 @@ if TYPE_CHECKING:
     from rbee.config import Config
 
 
+def check_keys(config: "Config") -> Finding:
+    """Whether the store of the keys can be read, and whether a key in it is good."""
+    from rbee.cli.key_store import count_keys
+    from rbee.errors import StoreCorruptError, StoreError
+
+    try:
+        count, good = count_keys(config)
+    except StoreCorruptError as error:
+        mend = "put a backup in its place; else the next start sets it aside, and nobody gets in"
+        return Finding("keys", "fail", str(error), mend)
+    except StoreError as error:
+        return Finding("keys", "fail", str(error), "see docs/keys.md; it must be ours, and 0600")
+    if good:
+        return Finding("keys", "ok", f"{good} of {count} are good")
+    if config.jwt.issuer:
+        return Finding("keys", "ok", "none is good: JWTs alone are taken")
+    if count or config.access.required:
+        return Finding("keys", "warn", "none is good: nobody gets in", "rbee init")
+    return Finding("keys", "ok", "there are none: whoever is on this machine may do everything")
+
+
 def check_secrets(config: "Config") -> Finding:
     """Whether the secrets that are named can be used."""
     from rbee.secret_files import open_secret_file, read_secret_file, secret_path
