@@ -39,7 +39,7 @@ REQUEST: Final = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
 )
-FIRST_TOKEN: Final = b'"content":"0 "'
+FIRST_TOKEN: Final = b'"content":"0 '  # and more, where several tokens came at once
 
 
 @dataclass(slots=True)

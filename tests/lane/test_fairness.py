@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from typing import Any
 
 import pytest
 import trio
@@ -110,3 +111,26 @@ async def test_a_flood_of_connections_leaves_running_streams_their_turn() -> Non
         for client in flood:
             await client.reset()
         assert asked.cancelled is None
+
+
+async def test_who_asks_how_the_server_is_does_not_wait_for_those_who_ask_for_tokens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serve_face() as served, contextlib.AsyncExitStack() as stack:
+        submit = served.generator.submit
+
+        def submit_at_cost(*arguments: Any, **more: Any) -> int:
+            time.sleep(0.01)
+            return submit(*arguments, **more)
+
+        monkeypatch.setattr(served.generator, "submit", submit_at_cost)
+        flood = [await stack.enter_async_context(await served.connect()) for _ in range(100)]
+        probe = await stack.enter_async_context(await served.connect())
+        await trio.testing.wait_all_tasks_blocked()
+        for client in flood:
+            client.send_unseen(chat())  # all at once: a second of work
+        probe.send_unseen(LIVE)
+        began_s = time.perf_counter()
+        assert (await probe.read_answer()).status == 200
+        assert time.perf_counter() - began_s < 0.5
+        assert len(await served.generator.wait_asked(100)) == 100

@@ -39,6 +39,10 @@ class Carrier(Protocol[C_contra]):
         """Call its `proceed` at the next turn."""
         ...
 
+    def call_in_turn(self, connection: C_contra) -> None:
+        """Call its `take_turn` once all that has come in was looked at; the first to ask first."""
+        ...
+
     def hand_over(self, connection: C_contra, received: bytes) -> None:
         """The HTTP server is to carry on with its socket."""
         ...

@@ -5,11 +5,12 @@ Rule 1: nothing here waits. The loop says what the socket is ready for and when 
 Rule 2: no further request is read before an answer has left for the kernel; of a stream, only
         so much may be waiting to.
 Rule 3: each request that has come in departs past the guard exactly once.
+Rule 4: what is answered from the supervisor's own state is answered at once. What asks for tokens
+        costs ten times as much, so it waits until all that has come in was looked at.
 """
 
 import contextlib
 import socket
-from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -24,6 +25,7 @@ from rbee.supervisor.api.visit import Visit, read_headers
 from rbee.supervisor.lane.carrier import Carrier
 from rbee.supervisor.lane.client_socket import ClientSocket
 from rbee.supervisor.lane.head import Head
+from rbee.supervisor.lane.held import Held
 from rbee.supervisor.lane.machine import HandOver, Machine, Refused, Request
 from rbee.supervisor.lane.replier import BUG, Replier
 from rbee.supervisor.lane.state import (
@@ -36,15 +38,6 @@ from rbee.supervisor.lane.state import (
 
 # Requests of one client that are answered before the others get their turn.
 _REQUESTS_PER_TURN: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A request that waits until it is known who makes it."""
-
-    head: Head
-    body: bytes | None  # None: it has not come in time
-    pending: Pending
 
 
 class Connection(Replier):
@@ -79,7 +72,7 @@ class Connection(Replier):
         self._wait_due_s = trio.current_time() + shared.limits.headers_timeout_s
         self._has_more = False  # received, and to be looked at in the next turn
         self._generation: Generation | None = None
-        self._held: _Held | None = None  # while VERIFYING
+        self._held: Held | None = None
 
     @property
     def peer_name(self) -> str:
@@ -150,23 +143,31 @@ class Connection(Replier):
                 return False  # seen when its last answer was sent
             if self._client.parked_bytes and self._state is State.IDLE:
                 return False  # one answer after the other
-            if self._held is not None and self._held.pending.verification.is_done:
+            if self._held is not None and self._held.is_known:
                 self._resume(self._held)
                 continue
             match self._machine.next_event():
-                case None:
-                    self._note_receiving()
-                    return False
-                case Request(head, body):
+                case Request(head, body) if head.method == "GET":
                     self._serve(head, body)
+                    continue
+                case Request(head, body):
+                    self._visit = self._arrive(head)
+                    self._hold(Held(head, body, None))
                 case HandOver(received):
                     self._state = State.GONE
                     self._carrier.hand_over(self, received)
-                    return False
                 case Refused(status, answer):
                     self._refuse(status, answer)
-                    return False
+                case None:
+                    self._note_receiving()
+            return False
         return True
+
+    def take_turn(self) -> None:
+        """All that came before was looked at: answer the request that waits."""
+        if self._held is not None and self._held.pending is None:
+            self._resume(self._held)
+            self.proceed()
 
     def expire(self) -> None:
         """Its deadline has passed, as far as the loop knows."""
@@ -239,8 +240,8 @@ class Connection(Replier):
         address = self.peer[0] if self.peer else ""
         return self._shared.guard.arrive(head.method, read_headers(head.headers), address)
 
-    def _resume(self, held: "_Held") -> None:
-        """It is known now who makes the request that waits; or will not be found out."""
+    def _resume(self, held: Held) -> None:
+        """It has its turn; or it is known now who makes it, or will not be found out."""
         self._held = None
         self._respond(held.head, held.body, held.pending)
 
@@ -251,7 +252,7 @@ class Connection(Replier):
             if verified is not None:
                 guard.conclude(visit, verified)
             elif (pending := guard.admit(visit, head.path)) is not None:
-                self._hold(_Held(head, body, pending))
+                self._hold(Held(head, body, pending))
                 return
             check_right(visit.principal, head.method, head.path)
             if head.method == "GET":
@@ -265,12 +266,15 @@ class Connection(Replier):
                 self._generation.abandon(BUG)
             self._answer(guard.note_bug(visit, bug))
 
-    def _hold(self, held: "_Held") -> None:
-        """Wait until it is known who makes a request. Nothing else of this client is looked at."""
+    def _hold(self, held: Held) -> None:
+        """Have a request wait. Nothing else of this client is looked at."""
         self._held = held
-        self._state = State.VERIFYING
+        self._state = State.HELD
         self._wait_due_s = trio.current_time() + VERIFICATION_TIMEOUT_S
-        held.pending.verification.call_when_done(self._call_soon_if_held)
+        if held.pending is None:
+            self._carrier.call_in_turn(self)
+        else:
+            held.pending.verification.call_when_done(self._call_soon_if_held)
         self._carrier.watch(self)
 
     def _call_soon_if_held(self) -> None:

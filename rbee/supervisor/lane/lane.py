@@ -4,6 +4,8 @@ A trio task per connection costs more than the request that it serves. Here trio
 epoll descriptor alone, and each turn serves whatever is ready.
 
 Rule 1: a turn is bounded; between two turns every other task of the supervisor runs.
+        First it looks at what has come, then it does what costs much: so who asks how the server
+        is does not stand in line behind those who ask for tokens.
 Rule 2: what goes wrong in one connection ends that connection, and is logged.
 Rule 3: who ends the lane ends its connections: none outlives `run`.
 """
@@ -33,6 +35,7 @@ from rbee.supervisor.lane.timers import Timers
 
 # How long a turn may go on. What is left then comes first in the next one.
 _TURN_S: Final = 0.005
+_TURN_S_OF_COSTLY: Final = 0.002  # of it, or beside it, if what has come in took all of it
 
 _EVENTS_PER_LOOK: Final = 64
 _ACCEPTS_PER_LOOK: Final = 64
@@ -70,6 +73,7 @@ class Lane:
         self._timers: Timers[Connection] = Timers()
         self._soon: list[Connection] = []
         self._work: deque[tuple[Connection, _Act]] = deque()  # found, and not done yet
+        self._in_turn: deque[Connection] = deque()
         self._listeners: dict[int, socket.socket] = {}
         self._accept_again_s: float | None = None
         self._wake_s = -math.inf  # until when the loop sleeps; it does not while a turn runs
@@ -128,6 +132,10 @@ class Lane:
         self._soon.append(connection)
         self._wake()
 
+    def call_in_turn(self, connection: Connection) -> None:
+        self._in_turn.append(connection)
+        self._wake()
+
     def hand_over(self, connection: Connection, received: bytes) -> None:
         self.forget(connection)
         try:
@@ -149,7 +157,7 @@ class Lane:
 
     async def _wait(self) -> None:
         """Let the other tasks run, until there is something to do."""
-        if self._work or self._soon:
+        if self._work or self._soon or self._in_turn:
             await trio.lowlevel.checkpoint()
             return
         self._wake_s = self._timers.next_s
@@ -164,14 +172,17 @@ class Lane:
             os.eventfd_write(self._wake_fd, 1)
 
     def _turn(self) -> None:
-        work = self._work
+        work, in_turn = self._work, self._in_turn
         if not work:
             self._look()
-        until_s = trio.current_time() + _TURN_S
-        while work:
+        began_s = now_s = trio.current_time()
+        while work and now_s < began_s + _TURN_S:
             self._run(*work.popleft())
-            if trio.current_time() >= until_s:
-                return
+            now_s = trio.current_time()
+        until_s = max(began_s + _TURN_S, now_s + _TURN_S_OF_COSTLY)
+        while in_turn and now_s < until_s:
+            self._run(in_turn.popleft(), Connection.take_turn)
+            now_s = trio.current_time()
 
     def _look(self) -> None:
         """Find out what there is to do."""

@@ -20,14 +20,14 @@ class State(enum.Enum):
     IDLE = enum.auto()  # between requests
     HEAD = enum.auto()  # a request's head is coming
     BODY = enum.auto()  # its body is coming
-    VERIFYING = enum.auto()  # a whole request has come; who makes it is being found out
+    HELD = enum.auto()  # a whole request waits: for its turn, or to know who makes it
     ANSWERING = enum.auto()  # a generation runs
     LEAVING = enum.auto()  # the last answer was given; it is sent, and the client seen off
     GONE = enum.auto()  # closed, or handed over
 
 
 RECEIVING: Final = frozenset({State.IDLE, State.HEAD, State.BODY})
-AT_WORK: Final = frozenset({State.VERIFYING, State.ANSWERING})
+AT_WORK: Final = frozenset({State.HELD, State.ANSWERING})
 
 
 def receiving_state(machine: Machine) -> State:
