@@ -68,7 +68,12 @@ def test_a_crash_is_seen_at_once_and_its_slot_is_filled_when_the_backoff_is_over
 def test_a_hang_is_found_when_the_second_beat_is_missed(beat_s: float, tmp_path: Path) -> None:
     head = f"[worker]\nbeat_s = {beat_s}\n"
     with serving(tmp_path, synthetic_config(head=head, model=f"slots = {ROUNDS}")) as server:
-        wait_until(lambda: all(each["beats"] for each in server.workers()), 60, "all beats")
+        # One that still imports is not judged by its beats.
+        wait_until(
+            lambda: all(each["state"] == "ready" and each["beats"] for each in server.workers()),
+            60,
+            "all to be ready, and to beat",
+        )
         pids = server.worker_pids()
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
