@@ -39,6 +39,7 @@ from rbee.wire import (
     encode,
 )
 from tests.security.http_targets import HTTP_TARGETS
+from tests.security.jwt_targets import JWT_TARGETS
 from tests.security.target import JSON_WORDS, Target, words
 
 ROOT: Final = Path(__file__).parents[2]
@@ -185,4 +186,5 @@ TARGETS: Final = (
         (EngineError, RequestError), cpu_s_max=4.0,
     ),
     *HTTP_TARGETS,
+    *JWT_TARGETS,
 )  # fmt: skip

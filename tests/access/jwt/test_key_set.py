@@ -60,6 +60,7 @@ WEAK = rsa.generate_private_key(65537, 1024)
         jwk(ED_KEY, kid="x" * 257),
         {"kty": "AKP", "kid": "x", "alg": "ML-DSA-44", "pub": "A" * 1800},
         {"kty": 1, "kid": "x"},
+        {"kty": "RSA", "kid": "x", "\ud800": 1},
         {},
     ],
 )

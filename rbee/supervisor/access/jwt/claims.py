@@ -56,6 +56,8 @@ def bearer_of(payload: dict[str, Any], config: JwtConfig, now_unix_s: float) -> 
         claims = msgspec.convert(payload, _Registered)
     except msgspec.ValidationError as error:
         raise _bad(f"the JWT's claims: {error}") from None
+    except UnicodeEncodeError:  # JSON can spell half a character, which no text may hold
+        raise _bad("the JWT's claims must be text of whole characters") from None
     if claims.iss != config.issuer:
         raise _bad("the JWT's iss is not the issuer that this server trusts")
     audiences = (claims.aud,) if isinstance(claims.aud, str) else claims.aud

@@ -73,7 +73,7 @@ def parse_key_set(raw: bytes, algorithms: tuple[Algorithm, ...]) -> KeySet:
             raise KeySetError(f"keys[{index}] holds a private key: it is no secret any more")
         try:
             key = msgspec.convert(member, Jwk)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, UnicodeEncodeError):
             continue
         algorithm = _algorithm(key)
         if key.kid is None or algorithm is None or algorithm not in algorithms:
