@@ -130,7 +130,8 @@ def read_line(line: bytes) -> Line | None:
     body = rest + b"}"
     try:
         entry = _decode_body(body)
-        bytes(entry.details).decode()  # the decoder looks at what it keeps raw as JSON only
+        if not body.isascii():
+            body.decode()  # the decoder does not look into what it keeps raw
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     if not bytes(entry.details).startswith(b"{"):
