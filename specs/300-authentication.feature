@@ -124,7 +124,7 @@ Feature: Who may come in
 
   Scenario: Keys outlive the server
     Given a server with keys of its own
-    When the server is stopped and started again
+    When the server that wants keys is stopped and started again
     Then a key that was good before is served at once
     And without a key the models are refused within 1 second
 

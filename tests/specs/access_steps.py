@@ -205,7 +205,7 @@ def when_tried(world: World, count: str) -> None:
         ask(world, "GET", MODELS, new_key().text)
 
 
-@step(r"the server is stopped and started again")
+@step(r"the server that wants keys is stopped and started again")
 def when_again(world: World) -> None:
     world.server.stop()
     begin(world, head_of(keyed(world).state_dir))

@@ -16,7 +16,7 @@ step = STEPS.step
 @step(r"a server with (\d+) workers?")
 def given_server(world: World, slots: str) -> None:
     world.configure(model=f"slots = {slots}")
-    world.start()
+    world.start_all()
 
 
 @step(r"a server with 1 worker and beats every ([\d.]+) seconds")

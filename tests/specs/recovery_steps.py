@@ -44,7 +44,7 @@ def given_poisonable_server(world: World, slots: str, fault: str, steps: str, pr
         model=f"slots = {slots}",
         synthetic=f'fault = "{fault}"\nfault_prompt = "{prompt}"\nfault_after_steps = {steps}',
     )
-    world.start()
+    world.start_all()
 
 
 @step(r"the worker that has it is (killed|frozen)")

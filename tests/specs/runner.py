@@ -40,6 +40,16 @@ class Steps:
     def __init__(self) -> None:
         self._steps: dict[re.Pattern[str], Step] = {}
 
+    @classmethod
+    def together(cls, *others: "Steps") -> "Steps":
+        """The steps of all of them; no line may stand in two."""
+        steps = cls()
+        for other in others:
+            twice = steps._steps.keys() & other._steps.keys()
+            assert not twice, f"two steps for {twice}"
+            steps._steps |= other._steps
+        return steps
+
     def step(self, pattern: str) -> Callable[[Step], Step]:
         """Register a function for lines of that form; groups become its arguments."""
 

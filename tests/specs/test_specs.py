@@ -24,24 +24,23 @@ from tests.specs.shared import close_shared
 from tests.specs.validation_steps import STEPS as VALIDATION
 from tests.specs.world import World
 
-ALL = Steps()
-ALL._steps = {
-    **LIFECYCLE._steps,
-    **INFERENCE._steps,
-    **EVIDENCE._steps,
-    **RECOVERY._steps,
-    **RESOURCES._steps,
-    **GPU._steps,
-    **AUDIT._steps,
-    **DEADLINES._steps,
-    **QUEUE._steps,
-    **AUDIT_TAMPER._steps,
-    **VALIDATION._steps,
-    **ERRORS._steps,
-    **SECRETS._steps,
-    **ACCESS._steps,
-    **JWTS._steps,
-}
+ALL = Steps.together(
+    LIFECYCLE,
+    INFERENCE,
+    EVIDENCE,
+    RECOVERY,
+    RESOURCES,
+    GPU,
+    AUDIT,
+    DEADLINES,
+    QUEUE,
+    AUDIT_TAMPER,
+    VALIDATION,
+    ERRORS,
+    SECRETS,
+    ACCESS,
+    JWTS,
+)
 SCENARIOS = load_scenarios()
 
 
