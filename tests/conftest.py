@@ -23,9 +23,11 @@ TESTS_APART = {"tests/specs/test_specs.py"}
 FOLDERS_TOGETHER = {"tests/benchmarks"}  # the load client is built there
 
 # Started in the background of a shell, this process would have SIGINT ignored, and so would
-# all that the tests start: nothing could be stopped by Ctrl-C then.
+# all that the tests start: nothing could be stopped by Ctrl-C then. After nohup it is SIGHUP.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -38,7 +38,7 @@ def test_a_client_is_admitted_with_its_first_token(ends: tuple[Client, socket.so
         assert admitted.first_s is None
         server.send(bytes([byte]))
         assert hear(admitted)
-        if b'"content":"0 "' in admitted.heard:
+        if b'"content":"0 ' in admitted.heard:
             break
     assert admitted.first_s is not None
     assert admitted.refused_s is None
