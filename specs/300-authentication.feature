@@ -115,6 +115,22 @@ Feature: Who may come in
     Then the answer is 429 "rate_limited"
     And the answer tells when to come back, and that 0 requests are left
 
+  Scenario: Keys of a higher class are served before those who came earlier
+    Given a server with keys, 1 place and a queue of 5
+    And a long answer for a low key takes the place
+    When requests of these keys wait behind it: low, normal, normal, high, high
+    Then a request of a high key is refused, as the queue is full for all
+    When the long answer is broken off
+    Then they are answered in this order: 4, 5, 2, 3, 1
+    And the operator makes a high key by command, and the listings tell its class
+
+  Scenario: Under a crowd of high keys a normal one has its turn
+    Given a server with keys, 1 place and a queue of 9
+    And a long answer for a low key takes the place
+    When requests of these keys wait behind it: normal, high, high, high, high, high
+    And the long answer is broken off
+    Then they are answered in this order: 2, 3, 4, 1, 5, 6
+
   Scenario: Who tries keys has to wait, and good keys do not notice
     Given a server with keys of its own
     When 40 keys that nobody made are tried

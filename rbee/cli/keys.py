@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rbee.supervisor.access.minting import KeyOrder
 
 RoleName = Literal["viewer", "user", "operator", "admin"]
+PriorityName = Literal["high", "normal", "low"]
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
@@ -48,6 +49,7 @@ def create(  # noqa: PLR0913  # all that makes a key
     requests_per_minute: int | None = None,
     tokens_per_minute: int | None = None,
     concurrent_requests: int | None = None,
+    priority: PriorityName | None = None,
     key_file: NewFile = None,
     config: Config = None,
     state_dir: StateDir = None,
@@ -66,6 +68,8 @@ def create(  # noqa: PLR0913  # all that makes a key
       requests_per_minute: How many it may make.
       tokens_per_minute: How many it may use, of prompts and answers together.
       concurrent_requests: How many may run at once.
+      priority: Where requests wait, those of high keys go first and those of low ones last, but
+        for a share of the turns that each class has; else normal.
       json: Print JSON, for programs.
     """
     from rbee.supervisor.access.minting import mint
@@ -83,6 +87,7 @@ def create(  # noqa: PLR0913  # all that makes a key
                 "requests_per_minute": requests_per_minute,
                 "tokens_per_minute": tokens_per_minute,
                 "concurrent_requests": concurrent_requests,
+                "priority": priority,
             },
         },
         now_s,

@@ -1,10 +1,11 @@
-"""Requests that wait for a worker: bounded, in order, by model. Pure."""
+"""Requests that wait for a worker: bounded, by model, and how long they will. Pure."""
 
 import math
-from collections import OrderedDict
 from typing import Final
 
 from rbee.ask import Ask
+from rbee.supervisor.access.principal import Priority
+from rbee.supervisor.line import Line
 
 # Retry-After is told in whole seconds, within these bounds.
 RETRY_AFTER_S_MIN: Final = 1
@@ -30,7 +31,7 @@ def estimate_tokens(ask: Ask) -> int:
 
 
 class Backlog:
-    """Ids of waiting requests, first come first served within a model.
+    """Ids of waiting requests: a `Line` for each model, and one bound over all.
 
     Args:
       requests_max: over all models.
@@ -40,7 +41,7 @@ class Backlog:
     def __init__(self, requests_max: int, tokens_max: int) -> None:
         self._requests_max = requests_max
         self._tokens_max = tokens_max
-        self._waiting: dict[str, OrderedDict[int, int]] = {}  # id -> tokens
+        self._lines: dict[str, Line] = {}
         self._count = 0
         self._tokens = 0
 
@@ -54,33 +55,50 @@ class Backlog:
         return self._count == 0 or self._tokens + tokens <= self._tokens_max
 
     def count(self, model: str) -> int:
-        return len(self._waiting.get(model, ()))
+        return len(self._lines.get(model, ()))
 
-    def add(self, model: str, request_id: int, tokens: int = 0) -> None:
-        self._waiting.setdefault(model, OrderedDict())[request_id] = tokens
+    def place(self, model: str, priority: Priority) -> int:
+        """Which turn one of that class would have that came now, about; 1: the next."""
+        line = self._lines.get(model)
+        return 1 if line is None else line.place(priority)
+
+    def add(
+        self,
+        model: str,
+        request_id: int,
+        tokens: int = 0,
+        priority: Priority = Priority.NORMAL,
+    ) -> None:
+        self._line(model).add(request_id, tokens, priority)
         self._count += 1
         self._tokens += tokens
 
     def add_first(self, model: str, request_id: int, tokens: int = 0) -> None:
         """Put back one that had its turn. The bound does not hold: it was admitted already."""
-        self.add(model, request_id, tokens)
-        self._waiting[model].move_to_end(request_id, last=False)
+        self._line(model).add_first(request_id, tokens)
+        self._count += 1
+        self._tokens += tokens
 
     def first(self, model: str) -> int | None:
         """The one whose turn it is; it stays."""
-        return next(iter(self._waiting.get(model, ())), None)
+        line = self._lines.get(model)
+        return None if line is None else line.first()
 
-    def remove(self, model: str, request_id: int) -> bool:
-        """Take one out. False: it does not wait here."""
-        waiting = self._waiting.get(model)
-        if waiting is None or request_id not in waiting:
+    def remove(self, model: str, request_id: int, *, is_served: bool = False) -> bool:
+        """Take one out; ``is_served``: as it has its turn. False: it does not wait here."""
+        line = self._lines.get(model)
+        if line is None or request_id not in line:
             return False
-        self._tokens -= waiting.pop(request_id)
+        self._tokens -= line.serve(request_id) if is_served else line.remove(request_id)
         self._count -= 1
         return True
 
     def waiting(self, model: str) -> list[int]:
-        return list(self._waiting.get(model, ()))
+        line = self._lines.get(model)
+        return [] if line is None else line.ids()
+
+    def _line(self, model: str) -> Line:
+        return self._lines.setdefault(model, Line())
 
 
 class Rates:

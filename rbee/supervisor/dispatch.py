@@ -15,6 +15,7 @@ import itertools
 from collections.abc import Callable, Iterable
 
 from rbee.errors import LinkFullError
+from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.backlog import Backlog
 from rbee.supervisor.lifecycle import TAKES_REQUESTS
 from rbee.supervisor.open_request import OpenRequest
@@ -69,8 +70,9 @@ class Dispatch:
         """Whether one more request may wait."""
         return self._common.has_room(tokens)
 
-    def queued_for(self, model: str) -> int:
-        return self._common.count(model) + self._apart.count(model)
+    def place(self, model: str, priority: Priority) -> int:
+        """Which turn a request would have that came now, about; suspects go first."""
+        return self._apart.count(model) + self._common.place(model, priority)
 
     def knows(self, model: str) -> bool:
         return model in self._slots
@@ -125,7 +127,10 @@ class Dispatch:
         return self._common.first(request.ask.model) is None and self._place(request)
 
     def wait(self, request: OpenRequest, standing: Standing) -> None:
-        self._line(standing).add(request.ask.model, request.request_id, request.tokens)
+        # Suspects are few, and each is heard as soon as may be, whosever it is.
+        priority = Priority.NORMAL if standing is Standing.SUSPECT else request.priority
+        line = self._line(standing)
+        line.add(request.ask.model, request.request_id, request.tokens, priority)
         self._waiting[request.request_id] = request
 
     def wait_first(self, request: OpenRequest) -> None:
@@ -253,7 +258,7 @@ class Dispatch:
             worker.generate(wire_id, request.ask, remaining_s, request.correlation_id, resume_ids)
         except LinkFullError:
             return False
-        self._stop_waiting(request)
+        self._stop_waiting(request, is_served=True)
         request.worker, request.wire_id, request.sent_s = worker, wire_id, now_s
         self._sent[wire_id] = request
         self._at.setdefault(worker, {})[wire_id] = request
@@ -265,10 +270,10 @@ class Dispatch:
         del self._at[request.worker][request.wire_id]
         request.worker = None
 
-    def _stop_waiting(self, request: OpenRequest) -> None:
+    def _stop_waiting(self, request: OpenRequest, *, is_served: bool = False) -> None:
         if self._waiting.pop(request.request_id, None) is not None:
             model = request.ask.model
-            if not self._common.remove(model, request.request_id):
+            if not self._common.remove(model, request.request_id, is_served=is_served):
                 self._apart.remove(model, request.request_id)
 
     def _line(self, standing: Standing) -> Backlog:

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from rbee.ask import Ask
 from rbee.errors import RequestError
+from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.failover import Course
 from rbee.supervisor.worker import Worker
 from rbee.wire import Delta
@@ -40,6 +41,7 @@ class OpenRequest:
     sink: Sink
     deadline_s: float
     correlation_id: str
+    priority: Priority
     course: Course = field(default_factory=Course)
     fingerprint: bytes | None = None  # None: nobody wanted it yet
     worker: Worker | None = None  # None: it waits

@@ -20,6 +20,7 @@ from rbee.ask import Ask
 from rbee.config import WorkerConfig
 from rbee.errors import ErrorCode, RequestError, model_not_found
 from rbee.logs import Log
+from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.audited import Lives
 from rbee.supervisor.backlog import (
     WAIT_TO_DEADLINE_MAX,
@@ -71,7 +72,15 @@ class Pool:
 
     # --- for the faces
 
-    def submit(self, ask: Ask, sink: Sink, *, remaining_s: float, correlation_id: str) -> int:
+    def submit(
+        self,
+        ask: Ask,
+        sink: Sink,
+        *,
+        remaining_s: float,
+        correlation_id: str,
+        priority: Priority = Priority.NORMAL,
+    ) -> int:
         """Admit one ask.
 
         Returns:
@@ -82,7 +91,7 @@ class Pool:
         """
         self._check_admission(ask.model)
         dispatch, deadline_s = self._dispatch, self._clock() + remaining_s
-        request = OpenRequest(dispatch.next_id(), ask, sink, deadline_s, correlation_id)
+        request = OpenRequest(dispatch.next_id(), ask, sink, deadline_s, correlation_id, priority)
         standing = dispatch.standing(request)
         if standing is Standing.QUARANTINED:
             raise _quarantined()
@@ -233,7 +242,7 @@ class Pool:
         """Whether a request may wait, and has the time to."""
         dispatch, model = self._dispatch, request.ask.model
         request.tokens = estimate_tokens(request.ask)
-        place = dispatch.queued_for(model) + 1
+        place = dispatch.place(model, request.priority)
         wait_s = self._rates.wait_s(model, place, dispatch.capacity(model))
         problem = ""
         if not dispatch.has_room(request.tokens):

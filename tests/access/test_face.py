@@ -11,6 +11,7 @@ import trio.testing
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.access.api_key import new_key
+from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.access.throttle import ThrottleLimits
 from tests.access.keys import NOW_UNIX_S
 from tests.access.served import Keyed, request, serve_keyed
@@ -170,6 +171,19 @@ async def test_tokens_of_a_stream_that_is_broken_off_are_counted(
         told = await keyed.ask("POST", CHATS, key, CHAT)
         assert (told.status, told.error["code"]) == (429, "rate_limited")
         assert "60 tokens per minute" in told.error["message"]
+
+
+@FACES
+@pytest.mark.parametrize("priority", [None, *Priority])
+async def test_a_request_has_the_class_of_its_key(
+    tmp_path: Path, has_lane: bool, priority: Priority | None
+) -> None:
+    async with serve_keyed(tmp_path, has_lane=has_lane) as keyed:
+        key = await keyed.key(limits={} if priority is None else {"priority": priority.value})
+        async with await keyed.served.connect() as client:
+            await client.send(request("POST", CHATS, key, STREAM))
+            [asked] = await keyed.served.generator.wait_asked()
+            assert asked.priority is (priority or Priority.NORMAL)
 
 
 @FACES

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rbee.audit.events import Details
 from rbee.errors import AuditError, RequestError, StoreError
 from rbee.supervisor.access.api_key import id_of
-from rbee.supervisor.access.principal import Limits
+from rbee.supervisor.access.principal import Limits, Priority
 from rbee.supervisor.api.key_body import read_key_order, read_rotation
 from rbee.supervisor.api.openapi import answers
 from tests.access.keys import NOW_UNIX_S
@@ -22,7 +22,7 @@ from tests.access.served import Keyed, serve_keyed
 KEYS = "/v1/rbee/keys"
 WHOLE = {
     "role": "operator", "name": "night shift", "models": ["bee-tiny", "bee-tiny", "org/large"],
-    "expires": "2031-01-01T00:00:00+01:00", "limits": {"requests_per_minute": 5},
+    "expires": "2031-01-01T00:00:00+01:00", "limits": {"requests_per_minute": 5, "priority": "low"},
 }  # fmt: skip
 
 
@@ -36,7 +36,7 @@ async def test_a_key_is_made_shown_once_and_good_at_once(tmp_path: Path) -> None
         assert (made.role, made.name) == ("operator", "night shift")
         assert made.models == ("bee-tiny", "org/large")
         assert (made.expires, made.created) == ("2030-12-31T23:00:00Z", "2030-03-17T17:46:40Z")
-        assert made.limits == Limits(requests_per_minute=5)
+        assert made.limits == Limits(requests_per_minute=5, priority=Priority.LOW)
         told = await keyed.ask("GET", "/v1/auth/permission", f"Bearer {made.key}")
         permission = msgspec.json.decode(told.body, type=answers.Permission)
         assert (permission.actor, permission.role) == (f"key:{made.id}", "operator")
@@ -199,6 +199,8 @@ async def every_change(keyed: Keyed, admin: Any, other: Any) -> list[Any]:
         ({"role": "user", "limits": {"requests_per_minute": 0}}, {"limits.requests_per_minute"}),
         ({"role": "user", "limits": {"tokens_per_minute": True}}, {"limits.tokens_per_minute"}),
         ({"role": "user", "limits": {"gpus": 1}}, {"limits.gpus"}),
+        ({"role": "user", "limits": {"priority": "urgent"}}, {"limits.priority"}),
+        ({"role": "user", "limits": {"priority": []}}, {"limits.priority"}),
         ({"role": "user", "secret": "x"}, {"secret"}),
     ],
 )

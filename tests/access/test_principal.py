@@ -5,7 +5,7 @@ import itertools
 import msgspec
 import pytest
 
-from rbee.supervisor.access.principal import ANYBODY, Limits, Principal, Role
+from rbee.supervisor.access.principal import ANYBODY, Limits, Principal, Priority, Role
 
 
 def test_each_role_may_do_what_those_before_it_may() -> None:
@@ -24,8 +24,15 @@ def test_no_models_named_means_all_of_them() -> None:
     assert not only.may_use("two")
 
 
+def test_a_priority_alone_is_nothing_to_count() -> None:
+    assert not Limits(priority=Priority.HIGH).are_counted
+    for field in ("requests_per_minute", "tokens_per_minute", "concurrent_requests"):
+        assert msgspec.convert({field: 1}, Limits).are_counted
+    assert msgspec.convert({"priority": "low"}, Limits) == Limits(priority=Priority.LOW)
+
+
 @pytest.mark.parametrize("field", Limits.__struct_fields__)
 @pytest.mark.parametrize("value", [0, -1, 1.5, "1", True, 10**12])
-def test_limits_are_whole_numbers_within_bounds(field: str, value: object) -> None:
+def test_limits_are_whole_numbers_within_bounds_or_a_class(field: str, value: object) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert({field: value}, Limits)

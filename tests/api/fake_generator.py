@@ -10,6 +10,7 @@ import trio
 
 from rbee.ask import Ask, FinishReason, TokenLogprob
 from rbee.errors import RequestError
+from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.api.ports import Sink
 from rbee.wire import Delta
 
@@ -23,6 +24,7 @@ class Asked:
     sink: Sink
     remaining_s: float
     correlation_id: str
+    priority: Priority
     tokens: int = 0
     cancelled: str | None = None
     is_over: bool = False
@@ -63,12 +65,20 @@ class FakeGenerator:
     asked: list[Asked] = field(default_factory=list)
     _news: trio.Event = field(default_factory=trio.Event)
 
-    def submit(self, ask: Ask, sink: Sink, *, remaining_s: float, correlation_id: str) -> int:
+    def submit(
+        self,
+        ask: Ask,
+        sink: Sink,
+        *,
+        remaining_s: float,
+        correlation_id: str,
+        priority: Priority = Priority.NORMAL,
+    ) -> int:
         refusal = self.refusals.pop(0) if self.refusals else None
         if refusal is not None:
             raise refusal
         request_id = len(self.asked) + 1
-        self.asked.append(Asked(request_id, ask, sink, remaining_s, correlation_id))
+        self.asked.append(Asked(request_id, ask, sink, remaining_s, correlation_id, priority))
         self._wake()
         return request_id
 

@@ -36,12 +36,12 @@ _CORRELATION: Final = re.compile(rb'("correlation_id": ?")[^"]*"')
 class ScriptedGenerator(FakeGenerator):
     """Answers each ask by what it says: the same ask, the same answer."""
 
-    def submit(self, ask: Ask, sink: Sink, *, remaining_s: float, correlation_id: str) -> int:
+    def submit(self, ask: Ask, sink: Sink, **more: Any) -> int:
         if "[full]" in _text(ask):
             raise RequestError(ErrorCode.QUEUE_FULL, "the queue is full", retry_after_s=2.0)
         if ask.model == "none":
             raise RequestError(ErrorCode.MODEL_NOT_FOUND, "no such model", param="model")
-        return super().submit(ask, sink, remaining_s=remaining_s, correlation_id=correlation_id)
+        return super().submit(ask, sink, **more)
 
     async def answer_all(self) -> None:
         done = 0

@@ -8,7 +8,7 @@ import trio
 
 from rbee.ask import Ask, Sampling
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.access.principal import ANYBODY
+from rbee.supervisor.access.principal import ANYBODY, Limits, Principal, Role
 from rbee.supervisor.api.generation import Generation, Surroundings, TimeLimits
 from rbee.supervisor.api.order import Order, choices_of
 from rbee.supervisor.api.visit import Visit
@@ -54,6 +54,8 @@ class Client:
             self.arrived_s + arrival.deadline_s, arrival.first_token_s, arrival.stall_s
         )
         self.visit = Visit("POST", {}, self.name, self.arrived_s)
+        limits = Limits(priority=arrival.priority)
+        self.visit.principal = Principal(f"key:{self.name}", Role.USER, limits=limits)
         self._judge = judge
         self._goes_s = math.inf if arrival.is_calm else goes_s
         self._around = around

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from rbee.dialogue import SupervisorDialogue
 from rbee.supervisor import breaker, dispatch, liveness, quarantine, restart, slot, worker
+from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.api.generation import Generation
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.backlog import Backlog
@@ -17,6 +18,7 @@ from rbee.supervisor.failover import Course
 from rbee.supervisor.launch import Launcher
 from rbee.supervisor.ledger import Ledger
 from rbee.supervisor.lifecycle import TAKES_REQUESTS
+from rbee.supervisor.line import Line
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.vitals import Vitals
 from rbee.supervisor.worker import Worker
@@ -89,9 +91,17 @@ def _leaves_its_siblings_open(generation: Generation, outcome: str) -> None:
     generation._visit.note_outcome(outcome)
 
 
-def _loses_a_place(line: Backlog, model: str, request_id: int) -> bool:
-    waiting = line._waiting.get(model)
-    return waiting is not None and waiting.pop(request_id, None) is not None
+def _loses_a_place(line: Backlog, model: str, request_id: int, **_how: Any) -> bool:
+    mine = line._lines.get(model)
+    return mine is not None and request_id in mine and mine.remove(request_id) >= 0
+
+
+def _serves_the_highest(waiting: Line) -> Priority:
+    return next(priority for priority, ids in waiting._classes.items() if ids)
+
+
+def _puts_who_returns_at_the_end(waiting: Line, request_id: int, tokens: int) -> None:
+    waiting.add(request_id, tokens, Priority.LOW)
 
 
 def _suspects_work_with_others(workers: Any) -> Any:
@@ -157,6 +167,8 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "an error follows the end": (Generation, "fail", _ends_twice),
     "other choices stay open": (Generation, "_close", _leaves_its_siblings_open),
     "the queue's length is wrong": (Backlog, "remove", _loses_a_place),
+    "a class waits for ever": (Line, "_next_class", _serves_the_highest),
+    "who comes back has lost its place": (Line, "add_first", _puts_who_returns_at_the_end),
     "suspects work with others": (dispatch, "choose_idle", _suspects_work_with_others),
     "a dead worker is kept for suspects": (dispatch.Dispatch, "take_back", _keeps_the_dead),
     "what is over can be cancelled": (OpenRequests, "discard", _can_be_cancelled_for_ever),

@@ -18,6 +18,7 @@ from rbee.supervisor.pool import Pool
 from rbee.supervisor.slot import Slot
 from rbee.supervisor.worker import Worker, WorkerExit
 from rbee.wire import Failed, Step
+from tests.simulation.line_watch import WatchedBacklog
 from tests.simulation.oracle import ask_key
 from tests.simulation.sim_link import SimLink
 from tests.simulation.trace import Trace
@@ -41,6 +42,8 @@ class PoolWatch:
         self._pool = pool
         self._slots = slots
         self._trace = trace
+        line = pool._dispatch._common
+        pool._dispatch._common = WatchedBacklog(line._requests_max, line._tokens_max, trace.expect)
 
     # --- what workers and slots say
 

@@ -4,6 +4,7 @@ Rule: each part has a random source of its own, named after the seed and the par
 of a seed stay the same when it is changed how faults are drawn.
 """
 
+import dataclasses
 import enum
 import random
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Final
 
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode
+from rbee.supervisor.access.principal import Priority
 from tests.simulation.oracle import Poison, Script
 
 # From the last fault on, until all must be served again.
@@ -94,6 +96,7 @@ class Arrival:
     deadline_s: float  # from its arrival
     first_token_s: float
     stall_s: float
+    priority: Priority = Priority.NORMAL
     leaving: Leaving = Leaving.STAYS
     leaves_after_s: float = 0.0
     leaves_at_write: int = 0
@@ -258,11 +261,15 @@ def _arrivals(
     every_s = min(60.0, max(4.0, every_s))
     poisons = _poisons(own, models) if weather in (Weather.POISON, Weather.STORM) else []
     arrivals: list[Arrival] = []
+    classes = chance(seed, "classes")
+    weights = classes.choice(((0, 1, 0), (1, 1, 1), (8, 1, 1), (1, 8, 8)))
     at_s = own.uniform(0.0, 30.0)
     while at_s < until_s:
         for _ in range(own.choice((1, 1, 1, 1, 2, 12))):
             model = own.choice(models)
-            arrivals.append(_arrival(own, len(arrivals), at_s, model, poisons))
+            [priority] = classes.choices(list(Priority), weights)
+            arrival = _arrival(own, len(arrivals), at_s, model, poisons)
+            arrivals.append(dataclasses.replace(arrival, priority=priority))
         at_s += own.expovariate(1 / every_s)
     return arrivals
 

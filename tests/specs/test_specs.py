@@ -15,6 +15,7 @@ from tests.specs.gpu_steps import STEPS as GPU
 from tests.specs.inference_steps import STEPS as INFERENCE
 from tests.specs.jwt_steps import STEPS as JWTS
 from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
+from tests.specs.priority_steps import STEPS as PRIORITIES
 from tests.specs.queue_steps import STEPS as QUEUE
 from tests.specs.recovery_steps import STEPS as RECOVERY
 from tests.specs.resource_steps import STEPS as RESOURCES
@@ -40,6 +41,7 @@ ALL = Steps.together(
     SECRETS,
     ACCESS,
     JWTS,
+    PRIORITIES,
 )
 SCENARIOS = load_scenarios()
 

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 from rbee.ask import Ask
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.backlog import SAMPLES_MIN
 from rbee.supervisor.pool import FLUSHES_PER_LOOK, FLUSHES_S_MAX, Pool
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
@@ -81,9 +82,11 @@ async def pool_of(
         nursery.cancel_scope.cancel()
 
 
-def submit(pool: Pool, ask: Ask = ASK) -> tuple[Collected, int]:
+def submit(
+    pool: Pool, ask: Ask = ASK, priority: Priority = Priority.NORMAL
+) -> tuple[Collected, int]:
     sink = Collected()
-    return sink, pool.submit(ask, sink, remaining_s=300, correlation_id="cid")
+    return sink, pool.submit(ask, sink, remaining_s=300, correlation_id="cid", priority=priority)
 
 
 async def test_an_ask_is_answered_in_order_and_ends_once(autojump_clock: MockClock) -> None:
@@ -221,6 +224,30 @@ async def test_retry_after_is_the_wait_of_those_that_were_just_admitted(
         while not sinks[-1].deltas:
             await trio.sleep(0.1)
         assert trio.current_time() - asked_s == pytest.approx(told_s, rel=0.3)
+
+
+async def test_who_waits_is_served_and_told_to_wait_by_class(autojump_clock: MockClock) -> None:
+    async with pool_of(FakeChild(batch_size=1), requests_max=5) as (pool, _, _slots):
+        for _ in range(SAMPLES_MIN):
+            submit(pool)
+            await trio.sleep(4)
+        submit(pool)
+        low = submit(pool, priority=Priority.LOW)[0]
+        normal = [submit(pool)[0] for _ in range(3)]
+        high = submit(pool, priority=Priority.HIGH)[0]
+        told_s = []
+        for priority in Priority:
+            with pytest.raises(RequestError) as refused:
+                submit(pool, priority=priority)
+            assert refused.value.code is ErrorCode.QUEUE_FULL
+            told_s.append(refused.value.retry_after_s)
+        turn_s = 3.0
+        assert told_s == pytest.approx([2 * turn_s, 5 * turn_s, 6 * turn_s], abs=1)
+        order = [high, *normal, low]
+        for count in range(1, len(order) + 1):
+            while not order[count - 1].is_over:
+                await trio.sleep(0.1)
+            assert [each.is_over for each in order].count(True) == count
 
 
 async def test_a_request_that_cannot_be_reached_in_time_is_refused_at_once(

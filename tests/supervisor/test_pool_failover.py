@@ -6,6 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.access.principal import Priority
 from rbee.wire import Delta, Failed, Generate, Step
 from tests.supervisor.fakes import FakeChild
 from tests.supervisor.test_pool import ASK, Collected, pool_of, submit
@@ -52,6 +53,18 @@ async def test_a_stream_whose_only_worker_dies_goes_on_when_that_is_restarted(
         assert (pool.queued, sink.is_over) == (1, False)
         await trio.sleep(10)
         assert sink.text == NUMBERS
+
+
+async def test_a_low_answer_goes_on_before_high_ones_that_have_not_begun(
+    autojump_clock: MockClock,
+) -> None:
+    dies = FakeChild(answer=10, batch_size=1, exit_after_s=5, signal=9)
+    async with pool_of(dies, FakeChild(answer=10, batch_size=1)) as (pool, _, _slots):
+        begun = submit(pool, priority=Priority.LOW)[0]
+        high = submit(pool, priority=Priority.HIGH)[0]
+        while not high.deltas:
+            await trio.sleep(0.1)
+        assert begun.text == NUMBERS
 
 
 async def test_the_client_is_told_the_prompt_tokens_once(autojump_clock: MockClock) -> None:

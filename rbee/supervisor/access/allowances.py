@@ -13,7 +13,7 @@ from typing import Final
 
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.access.bucket import Bucket
-from rbee.supervisor.access.principal import NO_LIMITS, Limits, Principal
+from rbee.supervisor.access.principal import Limits, Principal
 
 # Principals whose counts are kept; of those with nothing open the longest unused is forgotten.
 PRINCIPALS_MAX: Final = 20_000
@@ -87,12 +87,12 @@ class Allowances:
         Args:
           headers: of the answer; what is left is added to them, also where there is nothing left.
         Returns:
-          None: this principal has no limits.
+          None: this principal has no limits that are counted.
 
         Raises:
           RequestError: RATE_LIMITED.
         """
-        if principal.limits is NO_LIMITS or principal.limits == NO_LIMITS:
+        if not principal.limits.are_counted:
             return None
         now_s = self._clock()
         account = self._account(principal, now_s)

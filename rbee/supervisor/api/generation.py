@@ -19,7 +19,7 @@ from rbee.audit import NO_AUDIT, Audit
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.access.access import Access
 from rbee.supervisor.access.allowances import Lease
-from rbee.supervisor.access.principal import Principal
+from rbee.supervisor.access.principal import Principal, Priority
 from rbee.supervisor.api.events import DONE, KEEP_ALIVE
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.order import Order
@@ -174,9 +174,11 @@ class Generation:
             self._lease = self._access.allowances.admit(principal, self._visit.headers)
 
     def _submit(self, ask: Ask, choice: "_ChoiceSink", remaining_s: float) -> None:
+        principal = self._visit.principal
         request_id = self._generator.submit(
             ask, choice,
             remaining_s=remaining_s, correlation_id=self._visit.correlation_id,
+            priority=Priority.NORMAL if principal is None else principal.limits.priority,
         )  # fmt: skip
         if self._is_over:
             self._generator.cancel(request_id, self._visit.outcome)

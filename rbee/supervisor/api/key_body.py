@@ -5,7 +5,7 @@ from typing import Final
 from rbee.ids import MODEL_NAME, is_model_name
 from rbee.supervisor.access.instant import UNIX_S_MAX, read_rfc_3339
 from rbee.supervisor.access.minting import GRACE_S_MAX, MODELS_MAX, NAME_LETTERS_MAX, KeyOrder
-from rbee.supervisor.access.principal import CONCURRENT_MAX, PER_MINUTE_MAX, Limits, Role
+from rbee.supervisor.access.principal import CONCURRENT_MAX, PER_MINUTE_MAX, Limits, Priority, Role
 from rbee.supervisor.api.fields import (
     Field,
     Fields,
@@ -105,6 +105,13 @@ def _time(value: object, field: str, found: Findings) -> int | None:
     return int(unix_s)
 
 
+def _priority(value: object, field: str, found: Findings) -> Priority | None:
+    if isinstance(value, str) and value in set(Priority):
+        return Priority(value)
+    found.wrong(field, f"must be one of {', '.join(Priority)}")
+    return None
+
+
 def _limits(value: object, field: str, found: Findings) -> Limits | None:
     values = read_fields(value, _LIMITS, found, at=field)
     return Limits(**values)
@@ -114,6 +121,7 @@ _LIMITS: Final[Fields] = {
     "requests_per_minute": integer(1, PER_MINUTE_MAX),
     "tokens_per_minute": integer(1, PER_MINUTE_MAX),
     "concurrent_requests": integer(1, CONCURRENT_MAX),
+    "priority": Field(_priority, {"type": "string", "enum": list(Priority)}),
 }
 _MODEL: Final[Schema] = {"type": "string", "pattern": f"^{MODEL_NAME.pattern}$"}
 _ORDER: Final[Fields] = {

@@ -10,6 +10,7 @@ from rbee.ask import Ask
 from rbee.audit.events import JwtRevoked
 from rbee.errors import RequestError
 from rbee.store import KeyRow
+from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.views import (
     BreakerView,
     CrashView,
@@ -50,7 +51,15 @@ class Sink(Protocol):
 class Generator(Protocol):
     """Takes asks, and gives each to a worker."""
 
-    def submit(self, ask: Ask, sink: Sink, *, remaining_s: float, correlation_id: str) -> int:
+    def submit(
+        self,
+        ask: Ask,
+        sink: Sink,
+        *,
+        remaining_s: float,
+        correlation_id: str,
+        priority: Priority = Priority.NORMAL,
+    ) -> int:
         """Admit one ask; its answer goes to ``sink``, never before this returns.
 
         Returns:
