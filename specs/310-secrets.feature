@@ -60,3 +60,20 @@ Feature: Secrets
     When its certificate and key are replaced, and it gets SIGHUP
     Then it says "config_reloaded", and the audit log has "config.reloaded"
     And it is reached under its new certificate
+
+  Scenario: The audit secret is replaced under load
+    Given a server with an audit secret
+    When its audit secret is replaced, and it gets SIGHUP, while 60 requests are answered
+    Then it says "audit_rekeyed", and the audit log has "audit.rekeyed"
+    And all of them were answered
+    When the server with secrets is stopped
+    Then the audit log is good with the new secret and the old one, and with neither alone
+    And it tells the begin and the end of all requests, some before the new secret and some after it
+
+  Scenario: An audit secret that others may read is not taken at a reload
+    Given a server with an audit secret
+    When its audit secret is replaced by one that others may read, and it gets SIGHUP
+    Then it says "config_rejected", and the audit log has "config.rejected"
+    And it serves as before
+    When the server with secrets is stopped
+    Then the audit log is good with the old secret

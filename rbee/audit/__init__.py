@@ -4,7 +4,7 @@ What the rest of rbee uses of it: `Audit`, `open_audit`, and the events of `even
 """
 
 from rbee.audit.audit import NO_AUDIT, Audit, AuditState
-from rbee.audit.opening import open_audit
+from rbee.audit.opening import OpenAudit, open_audit
 from rbee.audit.place import place_in
 
-__all__ = ["NO_AUDIT", "Audit", "AuditState", "open_audit", "place_in"]
+__all__ = ["NO_AUDIT", "Audit", "AuditState", "OpenAudit", "open_audit", "place_in"]

@@ -40,7 +40,8 @@ class AnchorError(Exception):
 
 
 def sealed(anchor: Anchor, key: bytes | None) -> Anchor:
-    return anchor if key is None else msgspec.structs.replace(anchor, seal=_seal(anchor, key))
+    seal = None if key is None else _seal(anchor, key)
+    return msgspec.structs.replace(anchor, seal=seal)
 
 
 def _seal(anchor: Anchor, key: bytes) -> str:

@@ -29,6 +29,10 @@ ACTOR_MAX: Final = 128
 # Purpose of the key that seals, for `derive_key`.
 SEAL_PURPOSE: Final = "rbee audit seal v1"
 
+# What names a key, and tells nothing of it.
+_KEY_ID_LABEL: Final = b"rbee audit key id v1"
+_KEY_ID_DIGITS: Final = 16
+
 _HASH: Final = b',"hash":"'
 _SEAL: Final = b',"seal":"'
 _DIGITS: Final = 64
@@ -119,6 +123,11 @@ def hash_of(body: bytes) -> str:
 
 def seal_of(body_hash: str, key: bytes) -> str:
     return hmac.digest(key, body_hash.encode(), "sha256").hex()
+
+
+def key_id(key: bytes) -> str:
+    """By which entries name a key that seals."""
+    return hmac.digest(key, _KEY_ID_LABEL, "sha256").hex()[:_KEY_ID_DIGITS]
 
 
 def read_line(line: bytes) -> Line | None:

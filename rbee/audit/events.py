@@ -44,6 +44,7 @@ class Event(enum.StrEnum):
     AUDIT_REPAIRED = "audit.repaired"
     AUDIT_DAMAGED = "audit.damaged"
     AUDIT_GAP = "audit.gap"
+    AUDIT_REKEYED = "audit.rekeyed"
 
 
 class Outcome(enum.StrEnum):
@@ -287,6 +288,16 @@ class AuditGap(Details, frozen=True):
     event: ClassVar = Event.AUDIT_GAP
     lost: int
     reason: str
+
+
+class AuditRekeyed(Details, frozen=True):
+    """From the next entry on another secret seals. Sealed with that of before, where it is known;
+    else, after a start, with the one that it names.
+    """
+
+    event: ClassVar = Event.AUDIT_REKEYED
+    key: str | None  # the id of the key that seals from here on; None: nothing is sealed
+    before: str | None  # of that before; None: it is not known, or there was none
 
 
 KINDS: tuple[type[Details], ...] = tuple(Details.__subclasses__())

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from rbee.audit.chain import LINE_BYTES_MAX, Head, hash_of, read_line
+from rbee.audit.chain import LINE_BYTES_MAX, Head, Line, hash_of, read_line
 
 LOCK_NAME: Final = "lock"
 _NAME: Final = re.compile(r"audit-([0-9]{12,18})\.jsonl")
@@ -55,6 +55,7 @@ class Tail:
         default_factory=dict
     )  # of the last entries, if right: hash by seq
     last: Head | None = None  # the last entry; None: there is none, or it is not right
+    last_line: Line | None = None  # the same, whole
     torn: bytes = b""  # what stands behind the last newline
     problem: str = ""  # why there is no `last`, though there are lines
     empty: tuple[Path, ...] = ()  # files behind it to which nothing was written
@@ -89,14 +90,15 @@ def read_tail(folder: Path) -> Tail:
 def _judge(found: Tail, name: str, lines: list[bytes]) -> Tail:
     heads: dict[int, str] = {}
     last: Head | None = None
+    last_line: Line | None = None
     for raw in lines:
         line = read_line(raw)
-        last = None
+        last, last_line = None, None
         if line is not None and hash_of(line.body) == line.hash:
-            last = Head(line.entry.seq, line.hash)
+            last, last_line = Head(line.entry.seq, line.hash), line
             heads[last.seq] = last.hash
     problem = "" if last is not None else f"the last line of {name} is not as it was written"
-    return replace(found, heads=heads, last=last, problem=problem)
+    return replace(found, heads=heads, last=last, last_line=last_line, problem=problem)
 
 
 def first_time_s(path: Path) -> float | None:

@@ -6,11 +6,12 @@ Rule 2: several processes may write one log, each in its turn under the lock. Wh
         other than he left it takes it up anew.
 Rule 3: the anchor never promises what is not on the disk: sync first, then anchor, then tell the
         store.
+Rule 4: a new key is in the anchor before an entry names it, and that entry comes before any that it
+        seals: a log that has entries of a key has an anchor of that key, or of a later one.
 """
 
 import contextlib
 import errno
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,35 +19,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rbee.audit.anchor import (
-    GENESIS_ANCHOR,
-    Anchor,
-    AnchorError,
-    read_anchor,
-    sealed,
-    write_anchor,
-)
-from rbee.audit.chain import GENESIS, Head, Note, write_lines
+from rbee.audit.anchoring import Anchoring
+from rbee.audit.chain import GENESIS, Head, Note, key_id, write_lines
 from rbee.audit.disk import Disk, RealDisk, sync_folder
-from rbee.audit.events import AuditDamaged, AuditRotated, Details, Outcome
+from rbee.audit.events import AuditDamaged, AuditRekeyed, AuditRotated, Details, Outcome
 from rbee.audit.files import (
-    LOCK_NAME,
+    Tail,
     file_name,
     first_seq_of,
     first_time_s,
     log_files,
     read_tail,
 )
+from rbee.audit.lock import TurnLock, is_at
 from rbee.audit.place import Place
+from rbee.audit.seals import holds_behind
 from rbee.audit.takeup import take_up
-from rbee.audit.witness import Witness
 from rbee.config import AuditConfig
-
-# Whoever holds the lock for so long is stopped or stuck; ours are done in milliseconds.
-LOCK_TIMEOUT_S: Final = 2.0
-_LOCK_EVERY_S: Final = 0.002
-
-_HINT_BYTES: Final = 128
 
 # Errors of a file that another file may not have.
 _FRESH_FILE_MAY_HELP: Final = frozenset({errno.EIO, errno.EFBIG, errno.EBADF, errno.ESTALE})
@@ -55,6 +44,10 @@ ACTOR: Final = "audit"
 
 # Reasons to begin a new file that are no damage.
 ORDINARY: Final = frozenset({"size", "age", "disk_low"})
+
+_OTHER_KEY: Final = (
+    "the log is sealed with another secret than ours: all that write it must have the same one"
+)
 
 
 @dataclass(slots=True)
@@ -72,9 +65,11 @@ class Trail:
 
     Args:
       key: seals each entry; None: nothing is sealed.
+      may_take_over: go on behind entries of another key, and say so. A server must, or a
+        secret that was lost would end the log.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what a test puts in its place is among them
         self,
         place: Place,
         config: AuditConfig,
@@ -82,15 +77,19 @@ class Trail:
         *,
         disk: Disk | None = None,
         unix_clock: Callable[[], float] = time.time,
+        may_take_over: bool = True,
     ) -> None:
         self.folder: Final = place.folder
-        self._anchor_path: Final = place.anchor
         self._config = config
         self._key = key
         self._disk = disk or RealDisk()
-        self._witness = Witness(place.store)
+        self._anchoring = Anchoring(place, self._disk, config.files_max)
         self._clock = unix_clock
-        self._lock_fd = -1
+        self._may_take_over = may_take_over
+        self._has_written = False
+        self._offered: bytes | None = None
+        self.has_taken_over = False  # the entries before ours are of another key
+        self._lock: Final = TurnLock(place.folder, self._disk)
         self._current: _Current | None = None
         self._head: Head | None = None  # None: not taken up yet
         self._fresh = ""  # why the next entry goes into a new file
@@ -117,13 +116,36 @@ class Trail:
         Raises:
           OSError: none of them counts as written.
         """
+        self._append(notes, None)
+
+    def offer(self, key: bytes) -> None:
+        """Take this key where the log goes on under it already. From any thread."""
+        self._offered = key
+
+    def rekey(self, key: bytes) -> None:
+        """Seal with another key from the next entry on, and have an entry say so.
+
+        Raises:
+          OSError: the old one seals as before.
+        """
+        assert self._key is not None
+        self._append([], key)
+
+    def _append(self, notes: Sequence[Note], new_key: bytes | None) -> None:
         try:
             with self._locked():
                 self._catch_up()
+                if new_key is not None:
+                    if new_key == self._key:  # another process has done it
+                        return
+                    notes = [self._rekeying(new_key)]
                 if reason := self._rotation_due():
                     self._rotate(reason)
                 self._write([*self._first, *notes])
                 self._first, self._fresh = [], ""  # the file takes what is written
+                self._has_written = True
+                if new_key is not None:
+                    self._take_key(new_key)
         except OSError as error:
             if error.errno in _FRESH_FILE_MAY_HELP and self._head is not None:
                 self._fresh = f"the file before cannot be written: {error.strerror}"
@@ -153,9 +175,9 @@ class Trail:
         if not self._is_synced or self.is_anchored or self._head is None:
             return
         with self._locked():
-            known = self._read_anchor()
+            known = self._anchoring.read()
             if known is None or known.seq < self._head.seq:
-                self._write_anchor(self._head)
+                self._anchoring.write(self._head, self._key)
             self._anchored = self._head
 
     def tell_witness(self) -> str:
@@ -164,13 +186,7 @@ class Trail:
         Returns:
           Why it cannot; "": it does, or there is no store or no anchor.
         """
-        try:
-            anchor = read_anchor(self._anchor_path)
-        except AnchorError as error:
-            return str(error)
-        if anchor is not None:
-            self._witness.tell(anchor)
-        return self._witness.problem
+        return self._anchoring.tell_witness()
 
     def rotate_soon(self, reason: str) -> None:
         self._fresh = self._fresh or reason
@@ -182,50 +198,35 @@ class Trail:
 
     def close(self) -> None:
         """Let go of the files. What is not synced may be lost."""
-        self._witness.close()
+        self._anchoring.close()
         self._let_go()
 
     def _let_go(self) -> None:
         if self._current is not None:
             os.close(self._current.descriptor)
             self._current = None
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        self._lock.close()
 
     # --- the lock, and who else writes
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        if self._lock_fd >= 0 and not _is_at(self._lock_fd, self.folder / LOCK_NAME):
-            self._let_go()  # somebody has taken the folder away
-        if self._lock_fd < 0:
-            self._disk.make_folder(self.folder)
-            self._lock_fd = self._disk.open(self.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT)
-        until_s = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > until_s:
-                    message = f"another process has locked it for {LOCK_TIMEOUT_S} s"
-                    raise OSError(errno.EAGAIN, message) from error
-                time.sleep(_LOCK_EVERY_S)
-        try:
+        if self._lock.is_stale():
+            self._let_go()
+        with self._lock.held():
             yield
-        finally:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
     def _catch_up(self) -> None:
         """See to it that the log is as we left it; else take it up anew."""
         if self._is_as_left():
             return
         self.sync()
-        if self._head is None and not self._anchor_path.exists() and not log_files(self.folder):
-            self._write_anchor(GENESIS)  # before the first entry: then its absence means something
+        if self._head is None and not self._anchoring.exists() and not log_files(self.folder):
+            # Before the first entry: then its absence means something.
+            self._anchoring.write(GENESIS, self._key)
         tail = read_tail(self.folder)
         plan = take_up(tail, self._known())
+        taken_over = self._take_over(tail)
         for path in tail.empty:
             self._disk.unlink(path)
         if plan.is_same_file:
@@ -234,57 +235,62 @@ class Trail:
             assert self._current is not None
             self._current.size = tail.size - len(tail.torn)
             self._head = plan.head
+            others = [note for note in self._first if not isinstance(note.details, AuditRekeyed)]
             if plan.repaired is not None:
-                self._repair(self._note(plan.repaired))
+                self._repair([*taken_over, self._note(plan.repaired)])
+                taken_over = []
+            self._first = [*taken_over, *others]
             return
         first = [] if plan.damaged is None else [self._note(plan.damaged, Outcome.FAILURE)]
-        self._begin_file(plan.head, first)
+        self._begin_file(plan.head, [*taken_over, *first])
+
+    def _take_over(self, tail: Tail) -> list[Note]:
+        """See whose key seals behind the end of the log. Returns: what is to be told first.
+
+        Raises:
+          OSError: another's, where we must not seal.
+        """
+        line = tail.last_line
+        if line is None:
+            is_unknown = bool(tail.problem) and self._key is not None and not self._has_written
+            return [self._taking_over()] if is_unknown else []
+        if holds_behind(line, self._key):
+            return []
+        if self._offered is not None and holds_behind(line, self._offered):
+            self._take_key(self._offered)
+            return []
+        if self._has_written or not self._may_take_over:
+            raise OSError(errno.EKEYREJECTED, _OTHER_KEY)
+        return [self._taking_over()]
+
+    def _taking_over(self) -> Note:
+        self._anchoring.seal(self._key)
+        self.has_taken_over = True
+        named = None if self._key is None else key_id(self._key)
+        return self._note(AuditRekeyed(key=named, before=None))
+
+    def _rekeying(self, new_key: bytes) -> Note:
+        assert self._key is not None
+        self._anchoring.seal(new_key)
+        return self._note(AuditRekeyed(key=key_id(new_key), before=key_id(self._key)))
+
+    def _take_key(self, key: bytes) -> None:
+        self._key, self._anchored = key, None
 
     def _is_as_left(self) -> bool:
         if self._current is None or self._head is None:
             return False
         found = os.fstat(self._current.descriptor)
         is_whole = found.st_size == self._current.size and found.st_nlink == 1
-        is_there = is_whole and _is_at(self._current.descriptor, self._current.path)
-        return is_there and self._read_hint() == self._hint(self._head)
+        is_there = is_whole and is_at(self._current.descriptor, self._current.path)
+        return is_there and self._lock.is_left_at(self._head)
 
     def _known(self) -> Head | None:
         """The last entry that there must be, by the anchors and by what we wrote ourselves."""
-        anchors = (self._read_anchor(), self._witness.anchor())
-        heads = [anchor.head for anchor in anchors if anchor is not None]
+        heads = self._anchoring.heads()
         if self._head is not None:
             heads.append(self._head)
         return max(heads, key=lambda head: head.seq) if heads else None
-
-    def _read_anchor(self) -> Anchor | None:
-        try:
-            return read_anchor(self._anchor_path)
-        except AnchorError:
-            return None  # as if it were gone: that is told as damage
-
-    def _write_anchor(self, head: Head) -> None:
-        """And take away the oldest files, once the anchor says so.
-
-        The first entry that there must be moves on by this alone: who else takes files away is
-        found out.
-        """
-        known, files = self._read_anchor(), log_files(self.folder)
-        if known is None:  # at the very begin, or after damage that was told
-            known = GENESIS_ANCHOR if not files else Anchor(0, "", first_seq_of(files[0]))
-        first_seq = known.first_seq
-        if old := files[: -self._config.files_max]:
-            first_seq = max(first_seq, first_seq_of(files[len(old)]))
-        anchor = Anchor(head.seq, head.hash, first_seq)
-        write_anchor(self._disk, self._anchor_path, sealed(anchor, self._key))
-        for path in old:
-            self._disk.unlink(path)
-
-    def _read_hint(self) -> bytes:
-        return os.pread(self._lock_fd, _HINT_BYTES, 0)
-
-    def _hint(self, head: Head) -> bytes:
-        """What the lock file tells the others: who finds something else has missed something."""
-        return f"{head.seq:020d} {head.hash}\n".encode()
 
     # --- writing, under the lock
 
@@ -298,7 +304,7 @@ class Trail:
         try:
             while written < len(data):
                 written += self._disk.write(current.descriptor, data[written:])
-            self._disk.write_at(self._lock_fd, self._hint(head), 0)
+            self._lock.leave_at(head)
         except OSError:
             with contextlib.suppress(OSError):  # else it is found as a torn line
                 self._disk.truncate(current.descriptor, current.size)
@@ -306,23 +312,24 @@ class Trail:
         current.size += written
         self._head = head
 
-    def _repair(self, note: Note) -> None:
-        """Write an entry over the torn line, so that no moment is without either of them."""
+    def _repair(self, notes: Sequence[Note]) -> None:
+        """Write entries over the torn line, so that no moment is without either of them."""
         assert self._head is not None
         assert self._current is not None
-        [line], head = write_lines(self._head, [note], self._key)
+        lines, head = write_lines(self._head, notes, self._key)
+        data = b"".join(lines)
         path, size = self._current.path, self._current.size
         descriptor = self._disk.open(path, os.O_WRONLY)  # the other only appends
         try:
             self._is_synced = False
-            if self._disk.write_at(descriptor, line, size) != len(line):
+            if self._disk.write_at(descriptor, data, size) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            self._disk.truncate(descriptor, size + len(line))
+            self._disk.truncate(descriptor, size + len(data))
         finally:
             os.close(descriptor)
-        self._current.size += len(line)
+        self._current.size += len(data)
         self._head = head
-        self._disk.write_at(self._lock_fd, self._hint(head), 0)
+        self._lock.leave_at(head)
 
     def _open(self, path: Path) -> None:
         """Go on in a file that is there, or begin one."""
@@ -361,7 +368,7 @@ class Trail:
             seq = self._head.seq
             damaged = AuditDamaged(reason=reason, found_seq=seq, expected_seq=seq)
             first = self._note(damaged, Outcome.FAILURE)
-        self._begin_file(self._head, [first])
+        self._begin_file(self._head, [*self._first, first])
 
     def _begin_file(self, head: Head, first: list[Note]) -> None:
         """Go on behind ``head`` in a new file, with those notes before all others."""
@@ -373,11 +380,3 @@ class Trail:
 
     def _note(self, details: Details, outcome: Outcome = Outcome.SUCCESS) -> Note:
         return Note(details, ACTOR, outcome, None, int(self._clock() * 1e9))
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether that path still leads to the file that is open."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.lstat())
-    except FileNotFoundError:
-        return False

@@ -7,14 +7,14 @@ Rule 2: without the secret a log proves itself against its anchor only: who can 
 """
 
 import enum
-import hmac
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from rbee.audit.anchor import Anchor
-from rbee.audit.chain import GENESIS_HASH, LINE_BYTES_MAX, Head, Line, hash_of, read_line, seal_of
+from rbee.audit.chain import GENESIS_HASH, LINE_BYTES_MAX, Head, Line, hash_of, read_line
 from rbee.audit.events import Event
+from rbee.audit.seals import Seals
 
 
 class FlawKind(enum.StrEnum):
@@ -30,7 +30,7 @@ class FlawKind(enum.StrEnum):
     CUT_OFF = "cut_off"  # the newest entries are gone
     REPLACED = "replaced"  # another entry stands where the anchor knows one
     UNSEALED = "unsealed"  # without a seal, behind one that has it; or none has
-    BAD_SEAL = "bad_seal"  # sealed with another secret, or forged
+    BAD_SEAL = "bad_seal"  # sealed with another secret than holds there, or forged
     NO_ANCHOR = "no_anchor"  # nothing tells where the log ends
     DAMAGED = "damaged"  # the log itself tells that it was not as it had been left
     BAD_ANCHOR = "bad_anchor"  # it cannot be read, or its seal is wrong or missing
@@ -65,7 +65,7 @@ class Verifier:
 
     Args:
       anchors: that of the file, and that of the store, if they are there.
-      keys: that may have sealed it; none: seals are not looked at.
+      keys: that may have sealed it, the newest first; none: seals are not looked at.
       pins: entries that are known from elsewhere.
       anchor_problem: why there is no anchor, though there is a file for it.
       accepted: entries that tell of damage, and that somebody has looked into.
@@ -83,7 +83,8 @@ class Verifier:
         self._anchor_problem = anchor_problem
         self._accepted = frozenset(accepted)
         self._damaged: Flaw | None = None
-        self._keys = keys
+        self._has_keys = bool(keys)
+        self._seals = Seals(keys)
         self._pins = {pin.seq: pin.hash for pin in pins}
         self._known = [
             ("the anchor knows", {} if anchor is None else {anchor.seq: anchor.hash}),
@@ -94,7 +95,6 @@ class Verifier:
         self._first_seq = 0
         self._seq = 0
         self._hash = ""
-        self._sealed = 0
         self._flaw: Flaw | None = None
         self._file, self._line = "", 0
 
@@ -133,7 +133,7 @@ class Verifier:
         last = Head(self._seq, self._hash) if self._entries else None
         witnessed_seq = 0 if self._witness is None else self._witness.seq
         return Verdict(
-            self._entries, self._first_seq, last, self._sealed, self._flaw, witnessed_seq
+            self._entries, self._first_seq, last, self._seals.checked, self._flaw, witnessed_seq
         )
 
     def _follows(self, line: Line) -> bool:
@@ -174,17 +174,9 @@ class Verifier:
         return True
 
     def _is_sealed(self, line: Line) -> bool:
-        if not self._keys:
-            return True
-        if line.seal is None:
-            if self._sealed:
-                return self._bad(FlawKind.UNSEALED, "it has no seal, and those before it have")
-            return True
-        expected = (seal_of(line.hash, key) for key in self._keys)
-        if not any(hmac.compare_digest(seal, line.seal) for seal in expected):
-            return self._bad(FlawKind.BAD_SEAL, "its seal is not of this secret")
-        self._sealed += 1
-        return True
+        problem = self._seals.problem(line)
+        kind = FlawKind.UNSEALED if line.seal is None else FlawKind.BAD_SEAL
+        return not problem or self._bad(kind, problem)
 
     def _note_damage(self, line: Line) -> None:
         if self._damaged is None and line.entry.seq not in self._accepted:
@@ -194,7 +186,7 @@ class Verifier:
     def _judge_end(self) -> Flaw | None:
         self._line = 0
         anchor = self._anchor
-        if self._keys and self._entries and not self._sealed:
+        if self._has_keys and self._entries and not self._seals.checked:
             self._bad(FlawKind.UNSEALED, "no entry has a seal")
         elif self._anchor_problem:
             self._bad(FlawKind.BAD_ANCHOR, self._anchor_problem)
@@ -203,7 +195,9 @@ class Verifier:
         elif self._seq < anchor.seq:
             what = f"the log ends with entry {self._seq}, and had {anchor.seq}"
             self._bad(FlawKind.CUT_OFF, what)
-        elif self._sealed and anchor.seq and not any(map(anchor.is_sealed_by, self._keys)):
+        elif problem := self._seals.problem_at_end():
+            self._bad(FlawKind.BAD_SEAL, problem)
+        elif anchor.seq and not self._seals.is_seal_of(anchor):
             self._bad(FlawKind.BAD_ANCHOR, "the anchor's seal is not of this secret")
         elif self._witness is not None and self._seq < self._witness.seq:
             what = f"the log ends with entry {self._seq}, and the store knows {self._witness.seq}"

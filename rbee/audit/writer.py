@@ -9,6 +9,7 @@ Rule 3: trouble with the disk ends nothing. It is logged once, shown by `state`,
 """
 
 import contextlib
+import itertools
 import queue
 import threading
 import time
@@ -19,7 +20,7 @@ from typing import Final, Literal
 import trio
 
 from rbee.audit.audit import AuditState
-from rbee.audit.chain import Note
+from rbee.audit.chain import Note, key_id
 from rbee.audit.events import AuditGap, Details, Outcome
 from rbee.audit.trail import ACTOR, Trail
 from rbee.config import AuditConfig
@@ -72,6 +73,14 @@ class _Waiting:
     waiter: _Waiter | None = None
 
 
+@dataclass(slots=True, eq=False)
+class _Rekeying:
+    """Has its place among the notes: what comes behind it is sealed with this key."""
+
+    key: bytes
+    waiter: None = None
+
+
 class AuditWriter:
     """Writes a trail from a thread of its own. `close` ends it.
 
@@ -84,12 +93,13 @@ class AuditWriter:
         self._is_closed_on_failure = config.on_failure == "closed"
         self._sync_s = config.sync_s
         self._log = log
-        self._inbox: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Waiting | _Rekeying | None] = queue.SimpleQueue()
         self._hurry = threading.Event()  # do not gather: somebody waits
-        self._held: deque[_Waiting] = deque()  # taken from the inbox, not written
+        self._held: deque[_Waiting | _Rekeying] = deque()  # taken from the inbox, not written
         self._lost = 0
         self._lost_lock = threading.Lock()
         self._told_lost = 0
+        self._has_told_take_over = False
         self._trouble = ""
         self._retry_at_s = 0.0
         self._is_low = False
@@ -146,6 +156,18 @@ class AuditWriter:
                 self._lose()
         if problem is not None and self._is_closed_on_failure:
             raise AuditError(f"{details.event.value} cannot be recorded: {problem}")
+
+    def offer(self, key: bytes) -> None:
+        """Take this key where another process seals with it already."""
+        self._trail.offer(key)
+
+    def rekey(self, key: bytes) -> None:
+        """Seal with another key whatever is recorded from now on, and what is recorded says so.
+
+        It is done in its turn; while the log cannot be written it waits, and all behind it.
+        """
+        self._inbox.put(_Rekeying(key))
+        self._hurry.set()
 
     @property
     def state(self) -> AuditState:
@@ -220,14 +242,14 @@ class AuditWriter:
             first = self._inbox.get(timeout=self._idle_s())
         except queue.Empty:
             return
-        if first is not None and first.waiter is None:
+        if isinstance(first, _Waiting) and first.waiter is None:
             self._hurry.wait(GATHER_S)
         self._hurry.clear()
         self._hold(first)
         for _ in range(self._inbox.qsize()):
             self._hold(self._inbox.get())
 
-    def _hold(self, waiting: _Waiting | None) -> None:
+    def _hold(self, waiting: _Waiting | _Rekeying | None) -> None:
         if waiting is None:
             self._is_closing = True
         else:
@@ -245,9 +267,27 @@ class AuditWriter:
         """Write all that is held. After trouble, see whether writing goes at all."""
         is_trial = bool(self._trouble)
         while self._held or self._lost > self._told_lost or is_trial:
-            batch = [self._held[index] for index in range(min(BATCH_MAX, len(self._held)))]
-            self._write(batch)
+            head = self._held[0] if self._held else None
+            if isinstance(head, _Rekeying):
+                self._rekey(head.key)
+            else:
+                self._write(self._next_batch())
             is_trial = False
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch = []
+        for each in itertools.islice(self._held, BATCH_MAX):
+            if isinstance(each, _Rekeying):
+                break
+            batch.append(each)
+        return batch
+
+    def _rekey(self, key: bytes) -> None:
+        self._trail.rekey(key)
+        self._held.popleft()
+        self._note_unsafe()
+        self._trail.sync()
+        self._log.info("audit_rekeyed", key=key_id(key), seq=self._trail.head.seq)
 
     def _write(self, batch: list[_Waiting]) -> None:
         notes = [each.note for each in batch]
@@ -259,11 +299,20 @@ class AuditWriter:
         self._told_lost += lost
         for _ in batch:
             self._held.popleft()
-        if self._unsafe_since_s is None:
-            self._unsafe_since_s = time.monotonic()
+        self._note_unsafe()
+        if self._trail.has_taken_over and not self._has_told_take_over:
+            self._has_told_take_over = True
+            self._log.warning(
+                "audit_taken_over", problem="the entries before are sealed with another secret",
+                remedy="replace a secret while the server runs: docs/secrets.md",
+            )  # fmt: skip
         waiters = [each.waiter for each in batch if each.waiter is not None]
         if waiters:
             self._sync(waiters)
+
+    def _note_unsafe(self) -> None:
+        if self._unsafe_since_s is None:
+            self._unsafe_since_s = time.monotonic()
 
     def _sync(self, waiters: list[_Waiter]) -> None:
         problem: str | None = "it stands in the file, but may not be on the disk"
@@ -339,9 +388,9 @@ class AuditWriter:
         """Whoever waits for what is held is told no. Their notes go: the deed is not done; or it
         is done, with "open", and the note is held like any other.
         """
-        kept = deque[_Waiting]()
+        kept = deque[_Waiting | _Rekeying]()
         for each in self._held:
-            if each.waiter is not None:
+            if isinstance(each, _Waiting) and each.waiter is not None:
                 each.waiter.tell(problem)
                 each.waiter = None
                 if self._is_closed_on_failure:

@@ -45,8 +45,8 @@ def verify(  # noqa: PLR0913  # what may be said on the command line
     Exit code 1: it is not.
 
     Args:
-      secret_file: The secret that seals it; more than one where it was replaced. Without it, the
-        configured one.
+      secret_file: The secret that seals it; where it was replaced all of them, the newest first.
+        Without it, the configured one.
       head: An entry that you know from elsewhere, as NUMBER:HASH.
       accept: An entry that tells of damage, by its number, once you know what had happened.
       json: Print JSON, for programs.

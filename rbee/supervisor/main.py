@@ -21,7 +21,7 @@ from typing import Final
 import trio
 
 from rbee import __version__
-from rbee.audit import Audit, open_audit, place_in
+from rbee.audit import OpenAudit, open_audit, place_in
 from rbee.config import Config, ServerConfig
 from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
 from rbee.hardening import forbid_core_files, forbid_looking_inside
@@ -106,12 +106,12 @@ def _serve(config: Config, terminal: Terminal) -> int:
     shutdown_s_max = config.server.drain_s + FACES_CLOSE_S + config.worker.kill_after_s + OVERDUE_S
     with (
         Overdue(shutdown_s_max, log) as overdue,
-        open_audit(config.audit, place_in(_state_dir(config)), log) as audit,
+        open_audit(config.audit, place_in(_state_dir(config)), log) as opened,
         RunDir(run_path.absolute()) as run_dir,
         Instance(
             run_dir.path, own_places(), held, log, gpus, mend_run_dir=run_dir.mend
         ) as instance,
-        open_gate(config.access, config.jwt, _state_dir(config), log, audit) as gate,
+        open_gate(config.access, config.jwt, _state_dir(config), log, opened) as gate,
     ):
         check_bind(
             bind,
@@ -121,7 +121,7 @@ def _serve(config: Config, terminal: Terminal) -> int:
         )
         sockets = bind_sockets(bind.host, bind.port, limits.backlog)
         links = LinkFactory(run_dir.path)
-        presence = Presence(audit)
+        presence = Presence(opened.audit)
         presence.config_loaded(config)
         code = ExitCode.SOFTWARE
         try:
@@ -130,7 +130,7 @@ def _serve(config: Config, terminal: Terminal) -> int:
                 places, survey, survey_gpus, config.gpu, log, quarantine=instance.gpu_problem
             )
             outside = _Outside(
-                links, instance, address, audit, presence, overdue, tls, terminal, gate, gpu_gate
+                links, instance, address, opened, presence, overdue, tls, terminal, gate, gpu_gate
             )
             house = _build(config, plans, outside, log)
             _calm_collector()
@@ -192,7 +192,7 @@ class _Outside:
     links: LinkFactory
     instance: Instance
     bind: Bind
-    audit: Audit
+    opened: OpenAudit
     presence: Presence
     overdue: Overdue
     tls: Tls | None
@@ -220,7 +220,7 @@ class _House:
 
 def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log) -> _House:
     slots = [Slot(plan) for plan in plans]
-    lives = Lives(outside.audit)
+    lives = Lives(outside.opened.audit)
     pool = Pool(
         slots,
         backlog=(config.server.queue_requests_max, config.server.queue_tokens_max),
@@ -309,7 +309,9 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
 def _reloadable(house: _House) -> list[Part]:
     """What SIGHUP reads again."""
     jwts = house.outside.gate.jwts
-    parts = (house.outside.tls, None if jwts is None else jwts.issuer_keys)
+    parts = (
+        house.outside.tls, None if jwts is None else jwts.issuer_keys, house.outside.opened.secret
+    )  # fmt: skip
     return [part for part in parts if part is not None]
 
 
@@ -350,7 +352,7 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
     revocations = None if gate.jwts is None else gate.jwts.revocations
     api = make_face(
         house.pool, house.operations, house.config.server, house.log,
-        audit=house.outside.audit, access=gate.access, keys=gate.keeper,
+        audit=house.outside.opened.audit, access=gate.access, keys=gate.keeper,
         revocations=revocations,
     )  # fmt: skip
     settings = house.config.server

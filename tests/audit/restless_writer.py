@@ -18,7 +18,8 @@ from tests.api.face import LogLines
 
 async def main(state_dir: Path, begin: int) -> None:
     config = AuditConfig(file_bytes_max=16_384, files_max=10_000, sync_s=0.02)
-    with open_audit(config, place_in(state_dir), LogLines()) as audit:
+    with open_audit(config, place_in(state_dir), LogLines()) as opened:
+        audit = opened.audit
         number = begin
         while True:
             for _ in range(20):

@@ -49,7 +49,8 @@ async def do_deeds(audit: Audit, count: int) -> None:
 
 async def test_a_full_disk_refuses_deeds_loses_no_chain_and_heals(small_disk: Path) -> None:
     log = LogLines()
-    with open_audit(AuditConfig(sync_s=0.05), place_in(small_disk), log) as audit:
+    with open_audit(AuditConfig(sync_s=0.05), place_in(small_disk), log) as opened:
+        audit = opened.audit
         await audit.record_durably(ConfigRejected(problem="before"), actor="a")
         filler = fill(small_disk)
         with pytest.raises(AuditError, match="No space left on device"):
@@ -69,7 +70,8 @@ async def test_a_full_disk_refuses_deeds_loses_no_chain_and_heals(small_disk: Pa
 
 async def test_a_log_that_fills_its_disk_ends_in_whole_lines(small_disk: Path) -> None:
     place = place_in(small_disk)
-    with open_audit(AuditConfig(on_failure="open"), place, LogLines()) as audit:
+    with open_audit(AuditConfig(on_failure="open"), place, LogLines()) as opened:
+        audit = opened.audit
         for _ in range(2000):
             audit.record(ConfigRejected(problem="x" * 200), actor="a")
         await in_state(audit, "failing")

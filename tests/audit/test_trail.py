@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from rbee.audit import lock as lock_module
 from rbee.audit import reading as reading_module
-from rbee.audit import trail as trail_module
 from rbee.audit.anchor import read_anchor
 from rbee.audit.chain import GENESIS_HASH
 from rbee.audit.files import TAIL_BYTES, log_files
@@ -284,7 +284,7 @@ def test_the_anchor_is_never_ahead_of_what_is_synced(tmp_path: Path) -> None:
 def test_a_sealed_log_is_good_with_its_secret_and_with_no_other(tmp_path: Path) -> None:
     place = write_log(tmp_path, 4, key=KEY)
     assert good(place, [KEY]).sealed == 4
-    assert good(place, [b"another", KEY]).sealed == 4
+    assert good(place, [KEY, b"another"]).sealed == 4
     good(place)  # without the secret: the hashes alone
     flaw = verify(place, [b"another"]).flaw
     assert flaw is not None
@@ -294,11 +294,12 @@ def test_a_sealed_log_is_good_with_its_secret_and_with_no_other(tmp_path: Path) 
 def test_a_log_may_begin_to_be_sealed_but_not_cease(tmp_path: Path) -> None:
     write_log(tmp_path, 3)
     place = write_log(tmp_path, 3, key=KEY)
-    assert good(place, [KEY]).sealed == 3
+    assert good(place, [KEY]).sealed == 4
     write_log(tmp_path, 1)
     flaw = verify(place, [KEY]).flaw
     assert flaw is not None
-    assert (flaw.kind, flaw.seq) == (FlawKind.UNSEALED, 7)
+    assert (flaw.kind, flaw.seq) == (FlawKind.UNSEALED, 8)
+    assert events(place).count("audit.rekeyed") == 2
 
 
 def test_a_log_without_any_seal_does_not_pass_for_a_sealed_one(tmp_path: Path) -> None:
@@ -310,7 +311,7 @@ def test_a_log_without_any_seal_does_not_pass_for_a_sealed_one(tmp_path: Path) -
 def test_who_cannot_have_the_lock_gives_up_and_has_it_when_it_is_free(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trail_module, "LOCK_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(lock_module, "LOCK_TIMEOUT_S", 0.05)
     monkeypatch.setattr(reading_module, "LOCK_TIMEOUT_S", 0.05)
     place = write_log(tmp_path, 1)
     with (place.folder / "lock").open("rb") as lock:

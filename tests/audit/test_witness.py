@@ -119,7 +119,8 @@ def test_a_store_that_is_put_aside_is_told_again_and_none_is_made(tmp_path: Path
 
 async def test_the_server_tells_the_store_when_it_ends(tmp_path: Path) -> None:
     make_store(tmp_path)
-    with open_audit(AuditConfig(), place_in(tmp_path), LogLines()) as audit:
+    with open_audit(AuditConfig(), place_in(tmp_path), LogLines()) as opened:
+        audit = opened.audit
         for _ in range(3):
             await audit.record_durably(ConfigRejected(problem="x"), actor="a")
     assert good(place_in(tmp_path)).witnessed_seq == 3
@@ -131,7 +132,8 @@ async def test_the_store_is_told_soon_where_nothing_more_happens(
     monkeypatch.setattr("rbee.audit.writer.WITNESS_S", 0.01)
     make_store(tmp_path)
     witness = Witness(place_in(tmp_path).store)
-    with open_audit(AuditConfig(), place_in(tmp_path), LogLines()) as audit:
+    with open_audit(AuditConfig(), place_in(tmp_path), LogLines()) as opened:
+        audit = opened.audit
         await audit.record_durably(ConfigRejected(problem="x"), actor="a")
         with trio.fail_after(5):
             while (known := witness.anchor()) is None or known.seq < 1:
@@ -147,7 +149,8 @@ async def test_a_broken_store_is_told_once_and_the_log_goes_on(
     place.store.write_bytes(b"no database at all")
     place.store.chmod(0o600)
     log = LogLines()
-    with open_audit(AuditConfig(sync_s=0.01), place, log) as audit:
+    with open_audit(AuditConfig(sync_s=0.01), place, log) as opened:
+        audit = opened.audit
         for _ in range(3):
             await audit.record_durably(ConfigRejected(problem="x"), actor="a")
     assert [line[1] for line in log.lines].count("audit_unwitnessed") == 1

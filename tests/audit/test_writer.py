@@ -282,7 +282,8 @@ async def test_a_disk_that_is_nearly_full_is_told_once_and_a_new_file_begun(
 async def test_a_folder_that_cannot_be_made_is_no_reason_not_to_start(tmp_path: Path) -> None:
     (tmp_path / "audit").write_text("in the way")
     log = LogLines()
-    with open_audit(AuditConfig(), place_in(tmp_path), log) as audit:
+    with open_audit(AuditConfig(), place_in(tmp_path), log) as opened:
+        audit = opened.audit
         audit.record(event(1), actor="a")
         await in_state(audit, "failing")
         (tmp_path / "audit").unlink()
@@ -292,7 +293,8 @@ async def test_a_folder_that_cannot_be_made_is_no_reason_not_to_start(tmp_path: 
 
 async def test_an_audit_log_that_is_off_records_nothing_and_says_so(tmp_path: Path) -> None:
     log = LogLines()
-    with open_audit(AuditConfig(enabled=False), place_in(tmp_path), log) as audit:
+    with open_audit(AuditConfig(enabled=False), place_in(tmp_path), log) as opened:
+        audit = opened.audit
         audit.record(event(1), actor="a")
         await audit.record_durably(event(2), actor="a")
         await in_state(audit, "off")

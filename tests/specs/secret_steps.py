@@ -1,5 +1,6 @@
 """The steps of `specs/310-secrets.feature`: secrets' files, and processes as others see them."""
 
+import json
 import os
 import re
 import signal
@@ -7,6 +8,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -15,7 +17,7 @@ import psutil
 from rbee.supervisor.kin import MARK_NAME
 from rbee.supervisor.launch import ENVIRONMENT_KEPT
 from tests.certificates import make_pair
-from tests.e2e.server import Server, synthetic_config
+from tests.e2e.server import Server, synthetic_config, wait_until
 from tests.specs.runner import Steps
 from tests.specs.world import World
 
@@ -260,6 +262,76 @@ def when_half_replaced(world: World) -> None:
 def when_replaced(world: World) -> None:
     make_pair(folder(world) / "tls")
     when_sighup(world)
+
+
+NEW_SECRET = "canary-of-the-new-secret"
+
+
+def replace_secret(world: World, mode: int = 0o600) -> None:
+    """As docs/secrets.md says: the old one gets another name."""
+    path = folder(world) / "audit-secret"
+    path.rename(path.with_name("audit-secret.old"))
+    path.touch(mode)
+    path.write_text(f"{NEW_SECRET}\n")
+
+
+@step(r"its audit secret is replaced, and it gets SIGHUP, while (\d+) requests are answered")
+def when_secret_replaced(world: World, count: str) -> None:
+    def ask(_number: int) -> int:
+        return world.server.chat("hello", max_tokens=2).status_code
+
+    with ThreadPoolExecutor(4) as clients:
+        statuses = [clients.submit(ask, number) for number in range(int(count))]
+        statuses[int(count) // 4].result()
+        replace_secret(world)
+        when_sighup(world)
+        world.lines = [str(each.result()) for each in statuses]
+    # However quick they were, some come behind the new secret.
+    wait_until(lambda: any("audit.rekeyed" in line for line in audit_lines(world)), 20, "rekeyed")
+    world.lines += [str(ask(number)) for number in range(2)]
+
+
+@step(r"all of them were answered")
+def then_answered(world: World) -> None:
+    assert set(world.lines) == {"200"}
+
+
+def verified(world: World, *secrets: str) -> int:
+    files = [word for name in secrets for word in ("--secret-file", str(folder(world) / name))]
+    state = str(world.directory / "state" / "audit")
+    command = [sys.executable, "-m", "rbee", "audit", "verify", *files, state]
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode
+
+
+@step(r"the audit log is good with the new secret and the old one, and with neither alone")
+def then_good_with_both(world: World) -> None:
+    assert verified(world, "audit-secret", "audit-secret.old") == 0
+    assert verified(world, "audit-secret.old", "audit-secret") == 1, "the newest comes first"
+    assert verified(world, "audit-secret") == 1
+    assert verified(world, "audit-secret.old") == 1
+
+
+@step(
+    r"it tells the begin and the end of all requests, some before the new secret and some after it"
+)
+def then_all_told(world: World) -> None:
+    events = [json.loads(line)["event"] for line in audit_lines(world)]
+    place = events.index("audit.rekeyed")
+    for name in ("request.start", "request.end"):
+        assert events.count(name) == len(world.lines)
+        assert name in events[:place]
+        assert name in events[place:]
+
+
+@step(r"its audit secret is replaced by one that others may read, and it gets SIGHUP")
+def when_bad_secret(world: World) -> None:
+    replace_secret(world, 0o644)
+    when_sighup(world)
+
+
+@step(r"the audit log is good with the old secret")
+def then_good_with_old(world: World) -> None:
+    assert verified(world, "audit-secret.old") == 0
 
 
 @step(r'it says "(\w+)", and the audit log has "([a-z.]+)"')

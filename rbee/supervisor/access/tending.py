@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.audit import Audit
+from rbee.audit import NO_AUDIT, Audit, OpenAudit
 from rbee.config import AccessConfig, JwtConfig
 from rbee.logs import Log
 from rbee.store import FILE_NAME
@@ -60,7 +60,7 @@ class Gate:
 
 @contextlib.contextmanager
 def open_gate(
-    config: AccessConfig, jwt: JwtConfig, state_dir: Path, log: Log, audit: Audit
+    config: AccessConfig, jwt: JwtConfig, state_dir: Path, log: Log, opened: OpenAudit
 ) -> Iterator[Gate]:
     """The gate, until the end of the block.
 
@@ -69,9 +69,10 @@ def open_gate(
     Raises:
       ConfigError: the issuer's keys cannot be read from their file, or a library is not there.
     """
-    store = state_dir / FILE_NAME
+    store, audit = state_dir / FILE_NAME, opened.audit
     keyring = Keyring(is_required=config.required or bool(jwt.issuer))
-    keeper, verifier = Keeper(store, keyring, log, audit), Verifier()
+    heard = audit if opened.records_commands else NO_AUDIT
+    keeper, verifier = Keeper(store, keyring, log, heard), Verifier()
     jwts = _make_jwts(jwt, store, log, audit) if jwt.issuer else None
     access = Access(
         keyring, verifier, clock=trio.current_time, unix_clock=time.time, audit=audit, jwts=jwts
