@@ -17,6 +17,7 @@ from cyclopts import Parameter
 
 from rbee.cli.address import ADMIN_KEY_FILE
 from rbee.cli.endings import UsageError
+from rbee.cli.key_records import Records, records_of
 from rbee.cli.key_store import state_dir_for
 from rbee.cli.terminal import columns, printable_line, put, say
 
@@ -31,6 +32,7 @@ PriorityName = Literal["high", "normal", "low"]
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _BY_COMMAND: Final = "by command"
+_NOT_RECORDED: Final = "its making was not recorded"
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Config = Annotated[Path | None, Parameter(help="The configuration; else ./rbee.toml or defaults.")]
@@ -92,10 +94,10 @@ def create(  # noqa: PLR0913  # all that makes a key
         },
         now_s,
     )
-    with _store(config, state_dir) as store:
+    with _store(config, state_dir) as store, _records(config, state_dir) as records:
         key, row = mint(order, now_s)
         with _handed_out(key, key_file):
-            store.keys.add(row)
+            _add(store, records, row)
     _show_new(key, row, key_file, json)
     return 0
 
@@ -134,14 +136,18 @@ def revoke(
       key: Its id, as `rbee keys list` shows it; the part between the underscores of a key.
       reason: For the records.
     """
-    from rbee.supervisor.access.minting import REASON_LETTERS_MAX
+    from rbee.supervisor.access.minting import REASON_LETTERS_MAX, revoked
 
     if len(reason) > REASON_LETTERS_MAX or not reason.isprintable():
         raise UsageError(f"--reason must have at most {REASON_LETTERS_MAX} characters")
-    with _store(config, state_dir) as store:
-        _find(store, key)
-        is_done = store.keys.revoke(key, int(time.time()), reason)
-    put(f"{key}: revoked" if is_done else f"{key}: was revoked before")
+    with _store(config, state_dir) as store, _records(config, state_dir) as records:
+        row = _find(store, key)
+        if row.revoked_s is not None:
+            put(f"{key}: was revoked before")
+            return 0
+        now_s = int(time.time())
+        records.do(revoked(row, reason), lambda: store.keys.revoke(key, now_s, reason))
+    put(f"{key}: revoked")
     return 0
 
 
@@ -168,13 +174,14 @@ def rotate(  # noqa: PLR0913  # what may be said on the command line
     if grace_s is None or grace_s > GRACE_S_MAX:
         raise UsageError(f"--grace must be like 90s, 24h or 7d, and at most {GRACE_S_MAX}s")
     now_s = int(time.time())
-    with _store(config, state_dir) as store:
+    with _store(config, state_dir) as store, _records(config, state_dir) as records:
         old = _find(store, key)
         if not is_good(old, now_s):
             raise UsageError(f"{key} was revoked or has expired: make a new one")
         new, row = mint_successor(old, now_s)
         with _handed_out(new, key_file):
-            store.keys.replace(key, row, retired_s=now_s + grace_s)
+            _add(store, records, row)
+            store.keys.retire(key, now_s + grace_s)
     _show_new(new, row, key_file, json)
     return 0
 
@@ -190,10 +197,10 @@ def init(*, key_file: NewFile = None, config: Config = None, state_dir: StateDir
     path = key_file or folder / ADMIN_KEY_FILE
     now_s = int(time.time())
     order = _order({"role": "admin", "name": "made by rbee init"}, now_s)
-    with _store(config, state_dir) as store:
+    with _store(config, state_dir) as store, _records(config, state_dir) as records:
         key, row = mint(order, now_s)
         with _handed_out(key, path):
-            store.keys.add(row)
+            _add(store, records, row)
     _show_new(key, row, path, as_json=False)
     return 0
 
@@ -222,6 +229,25 @@ def _store(config: Path | None, state_dir: Path | None) -> "Store":
     store = open_store(state_dir_for(config, state_dir) / FILE_NAME)
     assert store is not None, "it is made where there is none"
     return store
+
+
+def _records(
+    config: Path | None, state_dir: Path | None
+) -> contextlib.AbstractContextManager[Records]:
+    from rbee.cli.effective_config import configuration
+
+    return records_of(configuration(config).audit, state_dir_for(config, state_dir))
+
+
+def _add(store: "Store", records: Records, row: "KeyRow") -> None:
+    """Keep a new key, recorded; one that is not recorded is good for nothing."""
+    from rbee.supervisor.access.minting import created
+
+    records.do(
+        created(row),
+        lambda: store.keys.add(row),
+        lambda: store.keys.revoke(row.id, row.created_s, _NOT_RECORDED),
+    )
 
 
 def _find(store: "Store", key_id: str) -> "KeyRow":

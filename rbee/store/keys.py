@@ -73,10 +73,16 @@ class Keys:
         """
         with self._database.writing() as connection:
             _insert(connection, new)
-            connection.execute(
-                "UPDATE keys SET expires_s = min(coalesce(expires_s, ?), ?) WHERE id = ?",
-                (retired_s, retired_s, old_id),
-            )
+            _retire(connection, old_id, retired_s)
+
+    def retire(self, key_id: str, retired_s: int) -> None:
+        """Let a key expire; one that expires earlier keeps its time.
+
+        Raises:
+          StoreError: it could not be written.
+        """
+        with self._database.writing() as connection:
+            _retire(connection, key_id, retired_s)
 
     def revoke(self, key_id: str, now_s: int, reason: str) -> bool:
         """Revoke a key. False: there is none of that id that is not revoked.
@@ -113,6 +119,13 @@ def _insert(connection: sqlite3.Connection, row: KeyRow) -> None:
     values["limits"] = msgspec.json.encode(row.limits).decode()
     places = ", ".join(f":{name.strip()}" for name in _COLUMNS.split(","))
     connection.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES ({places})", values)  # noqa: S608
+
+
+def _retire(connection: sqlite3.Connection, key_id: str, retired_s: int) -> None:
+    connection.execute(
+        "UPDATE keys SET expires_s = min(coalesce(expires_s, ?), ?) WHERE id = ?",
+        (retired_s, retired_s, key_id),
+    )
 
 
 def _row(values: tuple[object, ...]) -> KeyRow:
