@@ -212,7 +212,7 @@ class Trail:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         if self._lock.is_stale():
-            self._let_go()
+            self._let_go()  # somebody has taken the folder away
         with self._lock.held():
             yield
 
@@ -245,7 +245,10 @@ class Trail:
         self._begin_file(plan.head, [*taken_over, *first])
 
     def _take_over(self, tail: Tail) -> list[Note]:
-        """See whose key seals behind the end of the log. Returns: what is to be told first.
+        """See whose key seals behind the end of the log.
+
+        Returns:
+          What is to be told first.
 
         Raises:
           OSError: another's, where we must not seal.
