@@ -70,8 +70,8 @@ def open_audit(config: AuditConfig, place: Place, log: Log) -> Iterator[OpenAudi
         return
     key = seal_key(secret_path(config.secret_file)) if config.secret_file else None
     with contextlib.closing(Office(place.folder)) as office:
-        has_office = True  # with a folder that cannot be made, no command records anything, either
-        with contextlib.suppress(OSError):
+        has_office = False
+        with contextlib.suppress(OSError):  # no folder: each command finds out for itself
             has_office = office.take(OFFICE_TIMEOUT_S)
         writer = AuditWriter(Trail(place, config, key), config, log)
         secret = None if key is None else SealSecret(config.secret_file, key, writer)

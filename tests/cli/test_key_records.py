@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from rbee.audit.lock import Office
-from rbee.audit.opening import seal_key
+from rbee.audit.opening import open_audit, seal_key
 from rbee.audit.place import place_in
 from rbee.cli import key_records
 from rbee.cli.app import run_command
 from rbee.cli.endings import exit_code_of
+from rbee.config import AuditConfig
 from rbee.errors import AuditError
 from rbee.store import KeyRow, open_store
-from tests.audit.log import KEY, entries, good, raw_lines, write_log
+from tests.api.face import LogLines
+from tests.audit.log import entries, good, raw_lines
 from tests.cli.running import run_rbee
 from tests.e2e.server import serving, synthetic_config
 
@@ -170,12 +172,14 @@ def test_a_server_that_does_not_record_it_has_the_key_taken_back(
         assert [row for row in rows(tmp_path) if row.revoked_s is None] == [old], "as it was"
 
 
-def test_of_two_servers_one_records_for_commands(tmp_path: Path) -> None:
-    place = place_in(tmp_path)
-    write_log(tmp_path, 1, key=KEY)
-    first, second = Office(place.folder), Office(place.folder)
-    assert first.take()
-    assert not second.take(0.01)
-    first.close()
-    assert second.take()
-    second.close()
+def test_of_two_servers_one_records_for_commands_and_without_a_folder_none(tmp_path: Path) -> None:
+    config, log = AuditConfig(), LogLines()
+    with open_audit(config, place_in(tmp_path), log) as first:
+        assert first.records_commands
+        with open_audit(config, place_in(tmp_path), log) as second:
+            assert not second.records_commands
+    with open_audit(config, place_in(tmp_path), log) as third:
+        assert third.records_commands
+    (tmp_path / "file").touch()
+    with open_audit(config, place_in(tmp_path / "file"), log) as homeless:
+        assert not homeless.records_commands
