@@ -87,6 +87,15 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    def rehearse(self) -> None:
+        """Write what is there already, as far as to the disk.
+
+        Raises:
+          StoreError: nothing can be written now.
+        """
+        with self.writing() as connection:
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+
     def _prepare(self) -> None:
         execute = self._connection.execute
         version = execute("PRAGMA user_version").fetchone()[0]

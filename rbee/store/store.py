@@ -30,6 +30,10 @@ class Store:
         """Whether the file at its path is still the one that was opened."""
         return self._database.is_in_place()
 
+    def rehearse(self) -> None:
+        """Find out whether it can be written. Raises: StoreError: not now."""
+        self._database.rehearse()
+
     def data_version(self) -> int:
         """Another number whenever another process has changed the store."""
         return self._database.data_version()

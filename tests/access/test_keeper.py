@@ -1,6 +1,7 @@
 """The keyring is as the store is: also when a command changes it beside us, or it is broken."""
 
 import os
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from rbee.errors import StoreError
+from rbee.errors import KeysFullError, StoreError
 from rbee.store import KeyRow, open_store
 from rbee.supervisor.access import keeper as keepers
 from rbee.supervisor.access.api_key import new_key
@@ -202,3 +203,67 @@ async def test_a_key_that_is_none_is_told_and_the_others_are_good(
         await house.keeper.add(good)
         assert {each["key"] for each in house.log.of("key_unusable")} == {bad.id}
         assert house.ring.find(good.id) is not None
+
+
+async def test_a_store_that_cannot_be_written_is_told_once_until_it_can_be(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.store.database.BUSY_TIMEOUT_S", 0.01)
+    async with kept(path, monkeypatch) as house:
+        known = row()
+        await house.keeper.add(known)
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        for _ in range(2):
+            with pytest.raises(StoreError):
+                await house.keeper.add(row())
+            assert house.keeper.state == "unavailable"
+            await trio.sleep(0.1)
+        assert house.keeper.state == "unavailable", "it can be read, and that is not enough"
+        assert [name for _, name, _ in house.log.lines] == ["store_unavailable"]
+        other.close()
+        await house.wait(lambda: house.keeper.state == "ok")
+        assert house.keeper.rows() == [known]
+        await house.keeper.add(row())
+        assert [name for _, name, _ in house.log.lines] == ["store_unavailable", "store_available"]
+
+
+async def test_a_store_that_breaks_under_a_server_costs_no_key_that_is_known(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(path, monkeypatch) as house:
+        known = row()
+        await house.keeper.add(known)
+    backup = path.read_bytes()
+    async with kept(path, monkeypatch) as house:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("SELECT * FROM facts").fetchall()
+        with path.open("r+b") as file:
+            file.write(bytes(len(backup)))
+        other.execute("PRAGMA user_version = 1")  # so that nobody goes on with pages in memory
+        other.close()
+        with pytest.raises(StoreError):
+            await house.keeper.revoke(known.id, 5, "")
+        await house.wait(lambda: house.keeper.state == "unavailable")
+        await trio.sleep(0.1)
+        assert house.keeper.state == "unavailable"
+        assert house.ring.find(known.id) is not None
+        assert house.ring.is_required
+        (restored := path.with_name("restored.db")).write_bytes(backup)
+        restored.chmod(0o600)
+        restored.replace(path)
+        await house.wait(lambda: house.keeper.state == "ok")
+        assert await house.keeper.revoke(known.id, 5, "")
+        assert [name for _, name, _ in house.log.lines] == ["store_unavailable", "store_available"]
+
+
+async def test_a_full_list_of_keys_is_no_trouble_of_the_store(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.store.keys.KEYS_MAX", 1)
+    async with kept(path, monkeypatch) as house:
+        await house.keeper.add(row())
+        with pytest.raises(KeysFullError):
+            await house.keeper.add(row())
+        assert house.keeper.state == "ok"
+        assert house.log.lines == []

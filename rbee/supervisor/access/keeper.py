@@ -3,11 +3,13 @@
 Rule 1: the only holder of the supervisor's store. Everything that touches the disk runs in a
         thread: a slow disk or a lock of another process holds up nobody but who asked.
 Rule 2: a store that cannot be used costs nothing that is known: the keys of the last look stay
-        good, and those that were revoked stay revoked. It is told once, and tried again.
+        good, and those that were revoked stay revoked. It is told once, and tried again. One
+        that could not be written can be used again once something was written.
 Rule 3: a store that is found broken at the start is set aside, and keys are asked for until an
         operator has made new ones: what was locked is not open because the lock is broken.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +19,7 @@ from typing import Final, Literal, TypeVar
 import trio
 
 from rbee.audit import NO_AUDIT, Audit
-from rbee.errors import StoreCorruptError, StoreError
+from rbee.errors import KeysFullError, StoreCorruptError, StoreError
 from rbee.logs import Log
 from rbee.store import KeyRow, Store, open_store, set_aside
 from rbee.supervisor.access.keyring import Keyring
@@ -49,6 +51,7 @@ class Keeper:
         self._rows: dict[str, KeyRow] | None = None  # None: nobody has looked yet
         self._recorded: set[str] = set()  # keys whose last change the audit log knows already
         self._trouble = ""
+        self._must_rehearse = False  # the last change failed; written in threads, one at a time
         self._was_replaced = False
         self._limiter = trio.CapacityLimiter(1)
 
@@ -116,7 +119,8 @@ class Keeper:
             except StoreError as error:
                 self._note_trouble(error)
                 continue
-            self._note_well()
+            if not self._must_rehearse:  # else a change has failed since that look
+                self._note_well()
             if rows is not None:
                 self._take(rows)
 
@@ -149,14 +153,25 @@ class Keeper:
         def change() -> tuple[T, list[KeyRow]]:
             if self._store is None or not self._store.is_in_place():
                 raise StoreError(f"the store {self._path} is not there")
-            result = act(self._store)
-            self._version = -1  # a change of our own does not show in the store's number
-            self._recorded.update(recorded)
-            return result, self._store.keys.all()
+            try:
+                result = act(self._store)
+                self._version = -1  # a change of our own does not show in the store's number
+                self._recorded.update(recorded)
+                return result, self._store.keys.all()
+            except KeysFullError:
+                raise
+            except StoreError:
+                self._distrust()
+                raise
 
         # What was done to the store must reach the keyring, whoever waits for it.
         with trio.CancelScope(shield=True):
-            result, rows = await self._in_thread(change)
+            try:
+                result, rows = await self._in_thread(change)
+            except StoreError as error:
+                if not isinstance(error, KeysFullError):
+                    self._note_trouble(error)
+                raise
         self._take(rows)
         return result
 
@@ -166,6 +181,14 @@ class Keeper:
                 return await trio.to_thread.run_sync(work, limiter=self._limiter)
         except OSError as error:
             raise StoreError(f"the store cannot be asked: {error.strerror}") from error
+
+    def _distrust(self) -> None:
+        """Have the next look open the store anew, which finds a broken one, and write to it."""
+        self._must_rehearse = True
+        store, self._store = self._store, None
+        if store is not None:
+            with contextlib.suppress(StoreError):
+                store.close()
 
     def _look(self) -> list[KeyRow] | None:
         """The keys, if they may have changed. In a thread."""
@@ -177,6 +200,9 @@ class Keeper:
             self._store = open_store(self._path, create=not self._keyring.is_required)
         if self._store is None:
             raise StoreError(f"the store {self._path} has gone: put it back, or start again")
+        if self._must_rehearse:
+            self._store.rehearse()
+            self._must_rehearse = False
         version = self._store.data_version()
         if version == self._version:
             return None
