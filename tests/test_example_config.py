@@ -14,11 +14,9 @@ from rbee.config import (
     AuditConfig,
     Config,
     GpuConfig,
-    JwtConfig,
     LogConfig,
     ModelConfig,
     RestartConfig,
-    Section,
     ServerConfig,
     SyntheticConfig,
     TlsConfig,
@@ -26,6 +24,8 @@ from rbee.config import (
     load_config,
     parse_config,
 )
+from rbee.jwt_config import JwtConfig
+from rbee.section import Section
 
 EXAMPLE = Path(__file__).parent.parent / "rbee.toml.example"
 

@@ -15,7 +15,7 @@ from rbee.cli.endings import UsageError
 from rbee.cli.terminal import columns, put
 
 if TYPE_CHECKING:
-    from rbee.config import JwtConfig
+    from rbee.jwt_config import JwtConfig
     from rbee.store import Store
 
 Config = Annotated[Path | None, Parameter(help="The configuration; else ./rbee.toml.")]

@@ -4,7 +4,7 @@ import math
 from typing import Final
 
 from rbee.ask import Ask
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 from rbee.supervisor.line import Line
 
 # Retry-After is told in whole seconds, within these bounds.

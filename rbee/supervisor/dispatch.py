@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Callable, Iterable
 
 from rbee.errors import LinkFullError
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 from rbee.supervisor.backlog import Backlog
 from rbee.supervisor.lifecycle import TAKES_REQUESTS
 from rbee.supervisor.open_request import OpenRequest

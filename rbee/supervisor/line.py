@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from typing import Final
 
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 
 # So often others may be served while somebody of the class waits. By turns, not by time: however
 # slow a model is, under any load a normal request gets one turn of five at least, and a low one

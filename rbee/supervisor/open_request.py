@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from rbee.ask import Ask
 from rbee.errors import RequestError
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 from rbee.supervisor.failover import Course
 from rbee.supervisor.worker import Worker
 from rbee.wire import Delta

@@ -20,7 +20,7 @@ from rbee.ask import Ask
 from rbee.config import WorkerConfig
 from rbee.errors import ErrorCode, RequestError, model_not_found
 from rbee.logs import Log
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 from rbee.supervisor.audited import Lives
 from rbee.supervisor.backlog import (
     WAIT_TO_DEADLINE_MAX,

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.rate_limits import Limits
 from rbee.supervisor.access import allowances
 from rbee.supervisor.access.allowances import Allowances, Lease
 from rbee.supervisor.access.bucket import Bucket
-from rbee.supervisor.access.principal import ANYBODY, Limits, Principal, Role
+from rbee.supervisor.access.principal import ANYBODY, Principal, Role
 
 
 def test_a_bucket_is_full_at_first_and_fills_again_at_a_steady_pace() -> None:

@@ -10,8 +10,8 @@ import trio.testing
 
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
+from rbee.rate_limits import Priority
 from rbee.supervisor.access.api_key import new_key
-from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.access.throttle import ThrottleLimits
 from tests.access.keys import NOW_UNIX_S
 from tests.access.served import Keyed, request, serve_keyed

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from rbee.audit.events import Details
 from rbee.errors import AuditError, RequestError, StoreError
+from rbee.rate_limits import Limits, Priority
 from rbee.supervisor.access.api_key import id_of
-from rbee.supervisor.access.principal import Limits, Priority
 from rbee.supervisor.api.key_body import read_key_order, read_rotation
 from rbee.supervisor.api.openapi import answers
 from tests.access.keys import NOW_UNIX_S

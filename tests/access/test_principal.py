@@ -5,7 +5,8 @@ import itertools
 import msgspec
 import pytest
 
-from rbee.supervisor.access.principal import ANYBODY, Limits, Principal, Priority, Role
+from rbee.rate_limits import Limits, Priority
+from rbee.supervisor.access.principal import ANYBODY, Principal, Role
 
 
 def test_each_role_may_do_what_those_before_it_may() -> None:

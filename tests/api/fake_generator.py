@@ -10,7 +10,7 @@ import trio
 
 from rbee.ask import Ask, FinishReason, TokenLogprob
 from rbee.errors import RequestError
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 from rbee.supervisor.api.ports import Sink
 from rbee.wire import Delta
 

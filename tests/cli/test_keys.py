@@ -15,8 +15,9 @@ from rbee.cli.checks import secrecy
 from rbee.cli.endings import UsageError
 from rbee.cli.options import At
 from rbee.cli.server import Server
-from rbee.config import Config, JwtConfig, ServerConfig
+from rbee.config import Config, ServerConfig
 from rbee.errors import ConfigError, ExitCode
+from rbee.jwt_config import JwtConfig
 from rbee.store import open_store
 from rbee.supervisor.access.api_key import id_of, new_key
 from tests.cli.answering import Answers, serving

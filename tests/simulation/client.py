@@ -8,7 +8,8 @@ import trio
 
 from rbee.ask import Ask, Sampling
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.access.principal import ANYBODY, Limits, Principal, Role
+from rbee.rate_limits import Limits
+from rbee.supervisor.access.principal import ANYBODY, Principal, Role
 from rbee.supervisor.api.generation import Generation, Surroundings, TimeLimits
 from rbee.supervisor.api.order import Order, choices_of
 from rbee.supervisor.api.visit import Visit

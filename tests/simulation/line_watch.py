@@ -6,7 +6,7 @@ It stands in the place of the common backlog of `Dispatch`, does the same, and t
 from collections.abc import Callable
 from typing import Any
 
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 from rbee.supervisor.backlog import Backlog
 from tests.supervisor.line_judge import LineJudge
 

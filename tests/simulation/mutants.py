@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from rbee.dialogue import SupervisorDialogue
+from rbee.rate_limits import Priority
 from rbee.supervisor import breaker, dispatch, liveness, quarantine, restart, slot, worker
-from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.api.generation import Generation
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.backlog import Backlog

@@ -12,7 +12,7 @@ from typing import Final
 
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 from tests.simulation.oracle import Poison, Script
 
 # From the last fault on, until all must be served again.

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 
 # How often others may have their turns while somebody of a class waits. As documented: every fifth
 # is a normal one at least, every tenth a low one; a high one waits for one of each at most.

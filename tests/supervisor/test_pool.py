@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from rbee.ask import Ask
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 from rbee.supervisor.backlog import SAMPLES_MIN
 from rbee.supervisor.pool import FLUSHES_PER_LOOK, FLUSHES_S_MAX, Pool
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled

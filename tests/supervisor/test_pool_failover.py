@@ -6,7 +6,7 @@ import trio
 from trio.testing import MockClock
 
 from rbee.errors import ErrorCode, RequestError
-from rbee.supervisor.access.principal import Priority
+from rbee.rate_limits import Priority
 from rbee.wire import Delta, Failed, Generate, Step
 from tests.supervisor.fakes import FakeChild
 from tests.supervisor.test_pool import ASK, Collected, pool_of, submit

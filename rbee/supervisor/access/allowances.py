@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.rate_limits import Limits
 from rbee.supervisor.access.bucket import Bucket
-from rbee.supervisor.access.principal import Limits, Principal
+from rbee.supervisor.access.principal import Principal
 
 # Principals whose counts are kept; of those with nothing open the longest unused is forgotten.
 PRINCIPALS_MAX: Final = 20_000

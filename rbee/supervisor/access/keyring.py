@@ -17,10 +17,11 @@ from typing import Final
 
 import msgspec
 
+from rbee.rate_limits import Limits
 from rbee.store import KeyRow
 from rbee.supervisor.access.api_key import is_key_id
 from rbee.supervisor.access.hashing import is_well_hashed
-from rbee.supervisor.access.principal import KEY_ACTOR, Limits, Principal, Role
+from rbee.supervisor.access.principal import KEY_ACTOR, Principal, Role
 
 # Keys that were found to be bad, so that a client which goes on with one costs no argon2.
 BAD_KEYS_MAX: Final = 1024

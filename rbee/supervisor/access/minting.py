@@ -6,11 +6,12 @@ import msgspec
 from msgspec import Meta
 
 from rbee.audit.events import KeyCreated, KeyRevoked
+from rbee.rate_limits import NO_LIMITS, Limits
 from rbee.store import KeyRow
 from rbee.supervisor.access.api_key import NewKey, fingerprint, new_key
 from rbee.supervisor.access.hashing import hash_key
 from rbee.supervisor.access.instant import rfc_3339
-from rbee.supervisor.access.principal import NO_LIMITS, Limits, Role
+from rbee.supervisor.access.principal import Role
 
 NAME_LETTERS_MAX: Final = 128
 MODELS_MAX: Final = 64

@@ -2,7 +2,7 @@
 
 import math
 
-from rbee.config import JwtConfig
+from rbee.jwt_config import JwtConfig
 
 
 def kept_until_s(config: JwtConfig, now_unix_s: float, expires_s: float | None) -> int:

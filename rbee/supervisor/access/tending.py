@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.audit import NO_AUDIT, Audit, OpenAudit
-from rbee.config import AccessConfig, JwtConfig
+from rbee.config import AccessConfig
+from rbee.jwt_config import JwtConfig
 from rbee.logs import Log
 from rbee.store import FILE_NAME
 from rbee.supervisor.access.access import Access

@@ -17,9 +17,10 @@ import msgspec
 from rbee.ask import Ask
 from rbee.audit import NO_AUDIT, Audit
 from rbee.errors import ErrorCode, RequestError
+from rbee.rate_limits import Priority
 from rbee.supervisor.access.access import Access
 from rbee.supervisor.access.allowances import Lease
-from rbee.supervisor.access.principal import Principal, Priority
+from rbee.supervisor.access.principal import Principal
 from rbee.supervisor.api.events import DONE, KEEP_ALIVE
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.order import Order

@@ -3,9 +3,10 @@
 from typing import Final
 
 from rbee.ids import MODEL_NAME, is_model_name
+from rbee.rate_limits import CONCURRENT_MAX, PER_MINUTE_MAX, Limits, Priority
 from rbee.supervisor.access.instant import UNIX_S_MAX, read_rfc_3339
 from rbee.supervisor.access.minting import GRACE_S_MAX, MODELS_MAX, NAME_LETTERS_MAX, KeyOrder
-from rbee.supervisor.access.principal import CONCURRENT_MAX, PER_MINUTE_MAX, Limits, Priority, Role
+from rbee.supervisor.access.principal import Role
 from rbee.supervisor.api.fields import (
     Field,
     Fields,

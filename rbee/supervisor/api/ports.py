@@ -9,8 +9,8 @@ from typing import Protocol
 from rbee.ask import Ask
 from rbee.audit.events import JwtRevoked
 from rbee.errors import RequestError
+from rbee.rate_limits import Priority
 from rbee.store import KeyRow
-from rbee.supervisor.access.principal import Priority
 from rbee.supervisor.views import (
     BreakerView,
     CrashView,

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.api_jws import PyJWS
 
-from rbee.config import Algorithm, JwtConfig
+from rbee.jwt_config import Algorithm, JwtConfig
 
 ISSUER = "https://id.example.org/realms/gpu"
 AUDIENCE = "rbee"

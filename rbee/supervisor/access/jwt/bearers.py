@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from rbee.config import JwtConfig
+from rbee.jwt_config import JwtConfig
 from rbee.supervisor.access.jwt.claims import CREDENTIAL, Bearer, bearer_of
 from rbee.supervisor.access.jwt.form import Header, JwtRefusedError, Reason
 from rbee.supervisor.access.jwt.signatures import VerifyingKeys

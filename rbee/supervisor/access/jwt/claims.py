@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from rbee.config import JwtConfig
 from rbee.ids import is_model_name
+from rbee.jwt_config import JwtConfig
 from rbee.supervisor.access.jwt.form import JwtRefusedError, Reason
 from rbee.supervisor.access.principal import JTI, JWT_ACTOR, Principal, Role
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import trio
 
-from rbee.config import JwtConfig
 from rbee.errors import ConfigError
+from rbee.jwt_config import JwtConfig
 from rbee.logs import Log
 from rbee.supervisor.access.jwt.freshness import Freshness
 from rbee.supervisor.access.jwt.key_set import KeySetError, parse_key_set

@@ -6,8 +6,8 @@ from pathlib import Path
 import trio
 
 from rbee.audit import NO_AUDIT, Audit
-from rbee.config import JwtConfig
 from rbee.errors import ConfigError, ErrorCode, RequestError
+from rbee.jwt_config import JwtConfig
 from rbee.logs import Log
 from rbee.supervisor.access.access import DeniedError, Pending
 from rbee.supervisor.access.api_key import fingerprint

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from rbee.config import Algorithm
+from rbee.jwt_config import Algorithm
 from rbee.supervisor.access.jwt.form import KID_LETTERS_MAX
 
 SET_BYTES_MAX: Final = 256 * 1024

@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from rbee.config import JwtConfig
+from rbee.jwt_config import JwtConfig
 from rbee.secret_files import Secret, read_secret_file
 from rbee.supervisor.access.jwt.revoked import SharedUnavailableError
 

@@ -14,8 +14,8 @@ import trio
 
 from rbee.audit import NO_AUDIT, Audit
 from rbee.audit.events import JwtRevoked
-from rbee.config import JwtConfig
 from rbee.errors import StoreError
+from rbee.jwt_config import JwtConfig
 from rbee.logs import Log
 from rbee.store import RevokedToken, Store, open_store
 from rbee.supervisor.access.instant import rfc_3339

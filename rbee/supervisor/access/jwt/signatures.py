@@ -10,7 +10,7 @@ import jwt
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.api_jws import PyJWS
 
-from rbee.config import Algorithm
+from rbee.jwt_config import Algorithm
 from rbee.supervisor.access.jwt.form import Header, JwtRefusedError, Reason, decode_object
 from rbee.supervisor.access.jwt.key_set import Jwk, KeySet, KeySetError
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
-from rbee.config import JwtConfig
+from rbee.jwt_config import JwtConfig
 from rbee.supervisor.access.jwt.addresses import Network, may_be_asked, parse_networks
 from rbee.supervisor.access.jwt.key_set import SET_BYTES_MAX, KeySetError
 from rbee.threads import thread_refusals

@@ -12,9 +12,10 @@ from msgspec import UNSET, Meta, UnsetType
 from rbee.ask import FinishReason
 from rbee.errors import ErrorCode
 from rbee.ids import CORRELATION_ID
+from rbee.rate_limits import Limits
 from rbee.supervisor.access.api_key import KEY_ID
 from rbee.supervisor.access.instant import RFC_3339
-from rbee.supervisor.access.principal import JTI, Limits, Role
+from rbee.supervisor.access.principal import JTI, Role
 from rbee.supervisor.views import (
     BreakerView,
     CrashView,
