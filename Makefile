@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.rbee-installed
 
-.PHONY: help setup serve simulate test test-gpu check lint bench bench-peers lock sbom bee-tiny clean
+.PHONY: help setup serve simulate test test-gpu check lint bench bench-peers lock audit sbom bee-tiny clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -77,6 +77,13 @@ bee-tiny: ## make the embedded model again: text, tokenizer, training, files, sc
 lock: setup ## pin the dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 \
 	  --no-header --no-annotate --upgrade --quiet -o requirements.lock
+
+AUDITOR := build/audit
+
+audit: setup ## ask which known holes the pinned packages have; fails too where nobody can be asked
+	$(PYTHON) -m venv $(AUDITOR)
+	$(AUDITOR)/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
+	$(BIN)/python -m tools.audit_packages --pip-audit $(AUDITOR)/bin/pip-audit $(ARGS)
 
 sbom: setup ## write build/sbom.json: what rbee is made of, as CycloneDX
 	$(BIN)/python tools/sbom.py --out build/sbom.json

@@ -19,7 +19,7 @@ _HIDDEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-
 
 
 # These ids name things and open nothing, so they need not come from the kernel one by one.
-_random: Final = random.Random(secrets.randbits(256))  # noqa: S311
+_random: Final = random.Random(secrets.randbits(256))  # noqa: S311  # names, no secrets
 
 
 def has_hidden(text: str) -> bool:

@@ -73,7 +73,8 @@ class Faults:
                 signal.signal(number, signal.SIG_IGN)
         if self._config.fault == "stray_child":
             # The child's first process ends at once; it is waited for, so it is no zombie.
-            subprocess.run([sys.executable, "-I", "-S", "-c", _STRAY], check=True)  # noqa: S603
+            command = [sys.executable, "-I", "-S", "-c", _STRAY]
+            subprocess.run(command, check=True)  # noqa: S603  # our own words
         if self._config.fault == "exit_in_load":
             os._exit(self._config.exit_code)
         if self._config.fault == "out_of_memory" and self._at_load:

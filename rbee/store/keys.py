@@ -118,7 +118,8 @@ def _insert(connection: sqlite3.Connection, row: KeyRow) -> None:
     values["models"] = msgspec.json.encode(row.models).decode()
     values["limits"] = msgspec.json.encode(row.limits).decode()
     places = ", ".join(f":{name.strip()}" for name in _COLUMNS.split(","))
-    connection.execute(f"INSERT INTO keys ({_COLUMNS}) VALUES ({places})", values)  # noqa: S608
+    statement = f"INSERT INTO keys ({_COLUMNS}) VALUES ({places})"  # noqa: S608  # our own names
+    connection.execute(statement, values)
 
 
 def _retire(connection: sqlite3.Connection, key_id: str, retired_s: int) -> None:
