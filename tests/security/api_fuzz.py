@@ -1,19 +1,20 @@
 """schemathesis against a real `rbee serve`: what the OpenAPI document says is what happens.
 
-    python -m tests.security.api_fuzz --cases 2000
+    python -m tests.security.api_fuzz --cases 200 [--total 30000]
 
 Each operation gets up to so many cases, good and bad, beside those that cover each limit of the
-schema. It must not answer 5xx but for 503 where a worker was stopped and 504 where a deadline has
-passed; with no status, header, type or body that the document does not have; and must refuse what
-the document forbids. Left out is the check that all which fits the document is taken: a schema
-cannot say that 256 characters may be more than 256 bytes, or what two parameters may not say
-together.
+schema; with other seeds and new servers again and again, until there were so many in all. It must
+not answer 5xx but for 503 where a worker was stopped and 504 where a deadline has passed; with no
+status, header, type or body that the document does not have; and must refuse what the document
+forbids. Left out is the check that all which fits the document is taken: a schema cannot say that
+256 characters may be more than 256 bytes, or what two parameters may not say together.
 
 Exit codes: 0 nothing found, 1 something.
 """
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from tests.security.api_fuzz_hooks import KEY_ID_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 WORKERS = "slots = 2\nbatch_size = 32\n"
+EVERY_PHASE = "examples,coverage,fuzzing"
 QUICK = "tokens_per_s = 1e6\ncontext_length = 64\n"
 
 SETTINGS = """
@@ -43,11 +45,11 @@ not_a_server_error.expected-statuses = ["2xx", "3xx", "4xx", 503, 504]
 """
 
 
-def fuzz(directory: Path, cases: int, seed: int, phases: str = "examples,coverage,fuzzing") -> str:
+def fuzz(directory: Path, cases: int, seed: int, phases: str = EVERY_PHASE) -> int:
     """Start a server, run schemathesis against it, and look at both.
 
     Returns:
-      What schemathesis printed.
+      How many cases it made.
 
     Raises:
       AssertionError: it found something, or the server has logged a bug.
@@ -78,7 +80,9 @@ def fuzz(directory: Path, cases: int, seed: int, phases: str = "examples,coverag
         assert bugs == []
     finally:
         server.close()
-    return done.stdout
+    made = re.search(r"(\d+) generated", done.stdout)
+    assert made is not None, done.stdout
+    return int(made[1])
 
 
 def _key_of_an_admin(directory: Path) -> NewKey:
@@ -94,14 +98,19 @@ def _key_of_an_admin(directory: Path) -> NewKey:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.security.api_fuzz")
     parser.add_argument("--cases", type=int, default=100, help="for each operation, at most")
+    parser.add_argument("--total", type=int, default=1, help="of all operations, at least")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="rbee-api-fuzz-") as directory:
-        try:
-            print(fuzz(Path(directory), options.cases, options.seed))
-        except AssertionError as found:
-            print(found)
-            return 1
+    total, seed, phases = 0, options.seed, EVERY_PHASE
+    while total < options.total:
+        with tempfile.TemporaryDirectory(prefix="rbee-api-fuzz-") as directory:
+            try:
+                total += fuzz(Path(directory), options.cases, seed, phases)
+            except AssertionError as found:
+                print(f"seed {seed}: {found}")
+                return 1
+        print(f"{total} cases, the last of seed {seed}: nothing found", flush=True)
+        seed, phases = seed + 1, "fuzzing"  # what covers the schema is the same each time
     return 0
 
 
