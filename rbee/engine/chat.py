@@ -30,10 +30,11 @@ _NO_TEMPLATE_IS_LOADED: Final = (nodes.Include, nodes.Import, nodes.FromImport, 
 # What compiling a hostile source raises besides jinja2's own: too deep, too long a number.
 _COMPILE_ERRORS: Final = (RecursionError, SyntaxError, ValueError, OverflowError, MemoryError)
 
-# What Python's operators and methods raise when a template uses them on the wrong values.
+# What Python's operators and methods raise when a template uses them on the wrong values. A number
+# beyond all floats, such as 1e400, is a name in jinja2's code: `inf`, which nobody has defined.
 _RENDER_ERRORS: Final = (
-    TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError,
-    TypeError, ValueError,
+    TemplateError, ArithmeticError, AttributeError, LookupError, MemoryError, NameError,
+    RecursionError, TypeError, ValueError,
 )  # fmt: skip
 
 

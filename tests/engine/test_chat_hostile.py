@@ -59,6 +59,15 @@ def test_attributes_that_lead_out_of_the_sandbox_are_refused(source: str) -> Non
         render(source)
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["{% for x in 1e400 %}{% endfor %}", "{% set x = [1e400 - 1e400] %}", "{% set x = -1e400 %}"],
+)
+def test_a_number_that_is_none_fails_as_any_wrong_value_does(source: str) -> None:
+    with pytest.raises(RequestError, match="fails on these messages"):
+        render(source)
+
+
 @pytest.mark.parametrize("name", ["lipsum", "cycler", "joiner", "request", "config", "open"])
 def test_globals_of_the_web_are_not_there(name: str) -> None:
     assert render("{{ " + name + " is defined }}") == "False"
