@@ -152,7 +152,7 @@ Fault = Literal[
     "hang_in_step", "hang_with_gil", "crash", "exit", "out_of_memory", "garbage", "stuck_load",
     "ignore_stop", "ignore_all", "silent_step", "oversize", "hog_memory", "stray_child",
     "exit_in_load", "spin_with_gil", "panic", "chatter", "fork_bomb", "leak_descriptors",
-    "repeat", "unasked", "flood", "no_beats",
+    "repeat", "unasked", "flood", "no_beats", "as_prompted",
 ]  # fmt: skip
 
 

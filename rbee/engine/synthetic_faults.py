@@ -4,7 +4,8 @@ Rule 1: a fault is real: the process does die, hang or hold the GIL. Nothing is 
 Rule 2: `stuck_load`, `exit_in_load`, `ignore_stop`, `ignore_all` and `stray_child` act from the
         load on. `out_of_memory` does so too, unless steps or a prompt are set. All others wait
         until `fault_after_steps` steps are done; with `fault_prompt`, steps since a job with
-        that text joined the batch.
+        that text joined the batch. `as_prompted` waits for a job that names one of them,
+        as ``[fault=crash]``.
 Rule 3: an engine cannot write to the link and sees no Stop. The worker loop reads
         `link_fault` after each step, and itself turns a deaf ear to Stop for `ignore_stop`,
         `ignore_all` and `stray_child`; that the latter two ignore signals too is done here.
@@ -13,11 +14,12 @@ Rule 3: an engine cannot write to the link and sees no Stop. The worker loop rea
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal, NoReturn, get_args
 
 from rbee.config import Fault, SyntheticConfig
 from rbee.errors import EngineError, ExitCode
@@ -27,6 +29,12 @@ LinkFault = Literal["garbage", "oversize", "repeat", "unasked", "flood", "no_bea
 
 Ending = Literal["hang_in_step", "hang_with_gil", "spin_with_gil", "exit", "panic", "out_of_memory"]
 Waste = Literal["hog_memory", "fork_bomb", "leak_descriptors", "chatter"]
+
+# What a prompt may name: those that come with a step.
+_IN_LOAD: Final = frozenset(
+    {"stuck_load", "exit_in_load", "ignore_stop", "ignore_all", "stray_child", "as_prompted"}
+)
+_NAMED: Final = re.compile(rb"\[fault=([a-z_]{1,32})\]")
 
 _MUTEX_BYTES: Final = 256  # more than a pthread_mutex_t has on any platform
 _SLEEP_S: Final = 3600.0
@@ -54,8 +62,9 @@ class Faults:
         self._config = config
         self._sleep = sleep
         self._steps = 0
-        self._is_armed = config.fault_prompt is None
-        self._at_load = config.fault_prompt is None and config.fault_after_steps == 0
+        self._fault = config.fault
+        self._is_armed = config.fault_prompt is None and config.fault != "as_prompted"
+        self._at_load = self._is_armed and config.fault_after_steps == 0
         self._hogged: list[bytes] = []
         self.link_fault: LinkFault | None = None
         self._children: list[subprocess.Popen[bytes]] = []
@@ -88,7 +97,10 @@ class Faults:
     def see_prompt(self, text: bytes) -> None:
         """A job with that prompt joins the batch."""
         wanted = self._config.fault_prompt
-        if wanted is not None and not self._is_armed and wanted.encode() in text:
+        if self._config.fault == "as_prompted":
+            self._fault = _fault_named(text) or self._fault
+            self._is_armed = self._fault != "as_prompted"
+        elif wanted is not None and wanted.encode() in text:
             self._is_armed = True
 
     def begin_step(self) -> bool:
@@ -99,7 +111,7 @@ class Faults:
         Raises:
           EngineError: out of memory.
         """
-        fault = self._config.fault
+        fault = self._fault
         if fault is None or not self._is_armed or self._steps < self._config.fault_after_steps:
             return True
         return self._strike(fault)
@@ -114,7 +126,10 @@ class Faults:
                 os.kill(os.getpid(), self._config.signal)
             case "hog_memory" | "fork_bomb" | "leak_descriptors" | "chatter":
                 self._waste(fault)
-            case "stuck_load" | "exit_in_load" | "ignore_stop" | "ignore_all" | "stray_child":
+            case (
+                "stuck_load" | "exit_in_load" | "ignore_stop" | "ignore_all" | "stray_child"
+                | "as_prompted"
+            ):  # fmt: skip
                 pass
             case _:
                 self._end(fault)
@@ -188,6 +203,13 @@ class Faults:
 
 class PanicError(BaseException):
     """No Exception, as the panics of libraries in Rust are none."""
+
+
+def _fault_named(prompt: bytes) -> Fault | None:
+    found = _NAMED.search(prompt)
+    name = found[1].decode() if found is not None else ""
+    known: tuple[Fault, ...] = get_args(Fault)
+    return next((each for each in known if each == name and each not in _IN_LOAD), None)
 
 
 def _spin_with_gil() -> NoReturn:

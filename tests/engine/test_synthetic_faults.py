@@ -309,6 +309,23 @@ def test_fault_waits_for_its_prompt_and_counts_steps_from_there() -> None:
     assert tokens(engine, 4) == [1, 2, 0, 0]
 
 
+def test_a_prompt_may_name_the_fault() -> None:
+    engine = loaded("as_prompted")
+    enqueue(engine, 1, "harmless, also [fault=no_such] and [fault=stuck_load]")
+    assert tokens(engine, 3) == [1] * 3
+    assert engine.link_fault is None
+    enqueue(engine, 2, "please [fault=garbage]")
+    assert tokens(engine, 1) == [1]  # the prompt is read
+    assert engine.link_fault == "garbage"
+
+
+def test_a_prompt_may_name_out_of_memory_and_the_load_is_none_of_it() -> None:
+    engine = loaded("as_prompted")
+    enqueue(engine, 1, "[fault=out_of_memory]")
+    with pytest.raises(EngineError):
+        engine.step()
+
+
 def test_steps_without_a_job_do_not_count() -> None:
     engine = loaded("silent_step", fault_after_steps=2)
     assert tokens(engine, 5) == [0] * 5
