@@ -14,6 +14,12 @@ from rbee.errors import ErrorCode
 _CODES: Final = frozenset(code.value for code in ErrorCode)
 _SHOWN_MAX: Final = 60
 
+# Refusals with `Retry-After`: docs/errors.md, those with status 429 and 503.
+RETRIABLE: Final = frozenset({
+    "authentication_throttled", "rate_limited", "queue_full", "draining", "model_unavailable",
+    "worker_failed", "jwt_unavailable", "store_unavailable", "audit_unavailable",
+})  # fmt: skip
+
 # How the words of a loss begin where the connection ended too early.
 BROKEN_OFF: Final = "broken off"
 
@@ -50,6 +56,11 @@ class Judged:
 
     end: End
     what: str = ""
+
+    @property
+    def may_ask_again(self) -> bool:
+        """Whether the documents tell the client to try again."""
+        return self.end is End.REFUSED and self.what in RETRIABLE
 
 
 def numbers(tokens: int) -> str:

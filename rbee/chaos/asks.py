@@ -38,7 +38,7 @@ def count_to(
     return Asked(path, _streamed(body, chance), numbers(tokens), tokens)
 
 
-async def learned(url: str, chance: random.Random) -> AskNext:
+async def learned(url: str, chance: random.Random, model: str = "first") -> AskNext:
     """Requests to bee-tiny, with the answers that it gives while nothing is wrong.
 
     Raises:
@@ -47,7 +47,7 @@ async def learned(url: str, chance: random.Random) -> AskNext:
     menu: list[Asked] = []
     async with httpx2.AsyncClient(timeout=_LEARN_TIMEOUT_S, trust_env=False) as client:
         for prompt in PROMPTS:
-            path, body = _form(prompt, LEARNED_TOKENS, "first", chance)
+            path, body = _form(prompt, LEARNED_TOKENS, model, chance)
             body["n"] = 1
             answer = await client.post(url + path, json=body)
             if answer.status_code != 200:

@@ -5,7 +5,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -74,9 +75,19 @@ def hold(drills: Sequence[Drill], jobs: int, tell: Callable[[Report, Path], None
     """
     adopt_orphans()
     heed_sigterm()
+    with own_folder() as folder:
+        has_passed = trio.run(_hold_all, drills, jobs, folder, tell)
+    if has_passed:
+        folder.rmdir()
+    return has_passed
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """A folder for what is held, which stays. No process does; broken off, nothing does."""
     folder = Path(tempfile.mkdtemp(prefix="rbee-chaos-"))
     try:
-        has_passed = trio.run(_hold_all, drills, jobs, folder, tell)
+        yield folder
     except BaseException as error:
         end_children()
         shutil.rmtree(folder, ignore_errors=True)  # nobody will look at the logs
@@ -85,9 +96,6 @@ def hold(drills: Sequence[Drill], jobs: int, tell: Callable[[Report, Path], None
         raise
     finally:
         end_children()
-    if has_passed:
-        folder.rmdir()
-    return has_passed
 
 
 async def _hold_all(

@@ -15,7 +15,7 @@ from rbee.chaos.server import DrillError
 MANY: Final = 1000
 SOME: Final = 20
 HELD_S: Final = 3.0
-HALF_CLOSED_S: Final = 10.0
+HALF_CLOSED_S: Final = 30.0
 RECEIVE_BYTES: Final = 4096  # a small window: what is not read stays at the server
 
 

@@ -14,8 +14,10 @@ from rbee.chaos.asks import AskNext
 LOST_TOLD_MAX: Final = 20
 
 _LOOK_EVERY_S: Final = 0.01
-# A client that was refused asks again after this.
+# A client that was refused asks for something else after this,
 AGAIN_AFTER_S: Final = 0.1
+# and for the same, where it may, after this: the least that a `Retry-After` says.
+RETRY_AFTER_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +27,7 @@ class Load:
     clients: int = 6
     tokens: tuple[int, int] = (20, 120)  # at least and at most; for the synthetic engine
     timeout_s: float = 60.0  # for one whole answer
+    tries: int = 1  # so often a client asks, as long as it is told to try again
 
 
 @dataclass(slots=True)
@@ -34,14 +37,18 @@ class Tally:
     ends: Counter[End] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)  # by code
     lost: list[str] = field(default_factory=list)  # why, of the first ones
+    broken_off: int = 0  # of those lost; the others were wrong
+    retried: int = 0  # refusals after which the client asked again; in none of the others
     not_taken: int = 0  # nobody listened any more
 
     def add(self, judged: Judged) -> None:
         self.ends[judged.end] += 1
         if judged.end is End.REFUSED:
             self.refusals[judged.what] += 1
-        elif judged.end is End.LOST and len(self.lost) < LOST_TOLD_MAX:
-            self.lost.append(judged.what)
+        elif judged.end is End.LOST:
+            self.broken_off += judged.what.startswith(BROKEN_OFF)
+            if len(self.lost) < LOST_TOLD_MAX:
+                self.lost.append(judged.what)
 
 
 class Clients:
@@ -110,11 +117,25 @@ class Clients:
             self.open -= 1
         return judge_answer(asked, answer.status_code, bytes(raw))
 
+    async def ask_to_the_end(self, client: httpx2.AsyncClient, asked: Asked) -> Judged:
+        """Ask, and ask again where the documents say so, as often as the load allows.
+
+        Raises:
+          httpx2.ConnectError: nobody listens.
+        """
+        for _ in range(self._load.tries - 1):
+            judged = await self.ask(client, asked)
+            if not judged.may_ask_again:
+                return judged
+            self.tally.retried += 1
+            await trio.sleep(RETRY_AFTER_S)
+        return await self.ask(client, asked)
+
     async def _ask_again(self, client: httpx2.AsyncClient) -> None:
         while not self._is_stopping:
             await self.wait_may_ask()
             try:
-                judged = await self.ask(client, self._ask_next())
+                judged = await self.ask_to_the_end(client, self._ask_next())
             except httpx2.ConnectError:
                 self.tally.not_taken += 1
                 await trio.sleep(AGAIN_AFTER_S)

@@ -25,7 +25,7 @@ from rbee.chaos.preparations import mount_small_disk, unmount
 from rbee.chaos.prober import Prober
 from rbee.chaos.processes import descriptors, end_children
 from rbee.chaos.scenario import Scenario
-from rbee.chaos.scene import LOOK_EVERY_S, SERVING, Scene
+from rbee.chaos.scene import LOOK_EVERY_S, SERVING, Row, Scene
 from rbee.chaos.server import START_TIMEOUT_S, DrillError, Server, Setting
 from rbee.chaos.verdict import Findings, judge
 
@@ -84,7 +84,7 @@ async def run_drill(scenario: Scenario, seed: int, folder: Path, short: Path) ->
             await _succeed(drill, Server(folder, short, scenario.setting))
         found.audit = await server.verify_audit()
     except* DrillError as errors:
-        found.broken = "; ".join(_messages(errors))
+        found.broken = "; ".join(messages(errors))
     finally:
         end_children()
         remove_cgroups(drill.instances | recorded_instances(server.run_dir))
@@ -143,19 +143,17 @@ class _Drill:
             await self._look_around(descriptors_before)
 
     async def _wait_ready(self) -> None:
-        """Wait until each slot of the first model serves."""
+        """Wait until each slot of the models that count serves."""
         with trio.move_on_after(START_TIMEOUT_S):
             while True:
-                rows = [row for row in await self.server.workers() if row["model"] == "first"]
-                if all(row["state"] in SERVING for row in rows):
+                if all(row["state"] in SERVING for row in await self._rows()):
                     return
                 await trio.sleep(LOOK_EVERY_S)
         raise DrillError(f"the workers were not ready within {START_TIMEOUT_S:g} s")
 
     async def _look_around(self, descriptors_before: int) -> None:
         """What the server looks like when all is over, before it is stopped."""
-        rows = [row for row in await self.server.workers() if row["model"] == "first"]
-        self.found.restarts = sum(row["restarts"] for row in rows)
+        self.found.restarts = sum(row["restarts"] for row in await self._rows())
         pids = await self._worker_pids()
         self.found.strays = await _settled(lambda: find_strays(self.server.pid, pids))
         allowed = descriptors_before + self.scenario.expected.descriptors_more
@@ -166,7 +164,7 @@ class _Drill:
         """Wait until every slot has its worker."""
         until_s = scene.struck_s + self.scenario.expected.healed_s + GIVE_UP_MORE_S
         while time.monotonic() < until_s:
-            rows = [row for row in await self.server.workers() if row["model"] == "first"]
+            rows = await self._rows()
             if all(row["state"] in SERVING and row["pid"] not in scene.must_go for row in rows):
                 self.found.healed_s = time.monotonic() - scene.struck_s
                 return
@@ -183,9 +181,15 @@ class _Drill:
         self.found.exit_code = self.server.exit_code
 
     async def _ask_next(self) -> AskNext:
+        if self.scenario.asks is not None:
+            return await self.scenario.asks(self.server.url, self._chance)
         if self.scenario.setting.engine == "bee-tiny":
             return await learned(self.server.url, self._chance)
         return counting(self.scenario.load.tokens, self._chance)
+
+    async def _rows(self) -> list[Row]:
+        rows = await self.server.workers()
+        return [row for row in rows if row["model"] in self.scenario.models]
 
     async def _worker_pids(self) -> set[int]:
         return {row["pid"] for row in await self.server.workers() if row["pid"] is not None}
@@ -241,10 +245,11 @@ def _clear(setting: Setting, short: Path) -> None:
         unmount(short / f"{setting.small_disk}-disk")
 
 
-def _messages(errors: BaseExceptionGroup[DrillError]) -> list[str]:
+def messages(errors: BaseExceptionGroup[BaseException]) -> list[str]:
+    """What the errors say, however deep they lie."""
     found: list[str] = []
     for error in errors.exceptions:
-        found += _messages(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
+        found += messages(error) if isinstance(error, BaseExceptionGroup) else [str(error)]
     return found
 
 

@@ -60,7 +60,7 @@ class Prober:
     async def _probe(self, client: httpx2.AsyncClient) -> None:
         self._open += 1
         try:
-            judged = await self._clients.ask(client, self._ask_next())
+            judged = await self._clients.ask_to_the_end(client, self._ask_next())
         except httpx2.ConnectError:
             return
         finally:

@@ -100,6 +100,14 @@ def descriptors(pid: int) -> int:
     return 0
 
 
+def memory_bytes(pid: int) -> int:
+    """How much of it is in memory. 0: it has ended. Source: proc(5), /proc/PID/statm."""
+    with contextlib.suppress(OSError):
+        pages = (_PROC / str(pid) / "statm").read_text("ascii").split()[1]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return 0
+
+
 def signal_child(parent: int, pid: int, number: signal.Signals) -> bool:
     """Send a signal to a child of ``parent``. False: it is not, or no longer, its child."""
     try:

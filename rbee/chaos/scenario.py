@@ -1,9 +1,11 @@
 """A scenario: the server, the load, the fault, and what must come of it. Values only."""
 
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from rbee.chaos.asks import AskNext
 from rbee.chaos.clients import Load
 from rbee.chaos.scene import Scene
 from rbee.chaos.server import Setting
@@ -38,6 +40,10 @@ Fault = Callable[[Scene], Awaitable[None]]
 """Makes one thing go wrong, and returns when it has. Its docstring says what."""
 
 
+Ask = Callable[[str, random.Random], Awaitable[AskNext]]
+"""What clients ask of the server with that URL, where it is more than the plain thing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """One kind of fault."""
@@ -46,6 +52,8 @@ class Scenario:
     fault: Fault
     setting: Setting = field(default_factory=Setting)
     load: Load = field(default_factory=Load)
+    asks: Ask | None = None
+    models: tuple[str, ...] = ("first",)  # those that must be served before and after
     expected: Expected = field(default_factory=Expected)
     ends: Literal["after", "by fault"] = "after"  # after the fault was mended, by SIGTERM
     is_quick: bool = False  # one of those that the project's own tests run

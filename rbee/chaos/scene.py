@@ -22,17 +22,29 @@ SERVING: Final = ("ready", "busy")
 Row = dict[str, Any]  # one of `GET /v1/rbee/workers`
 
 
+class Missed(DrillError):
+    """What the fault was meant for was not there when it struck."""
+
+
 class Scene:
     """One drill, as its fault sees it.
 
     Args:
       chance: all that is random in the drill comes from it.
+      timeout_s: how long to wait for a worker that is wanted, and for each word of an answer.
     """
 
-    def __init__(self, server: Server, clients: Clients, chance: random.Random) -> None:
+    def __init__(
+        self,
+        server: Server,
+        clients: Clients,
+        chance: random.Random,
+        timeout_s: float = WAIT_TIMEOUT_S,
+    ) -> None:
         self.server: Final = server
         self.clients: Final = clients
         self.chance: Final = chance
+        self._timeout_s = timeout_s
         self.struck_s = time.monotonic()
         self.must_go: Final[set[int]] = set()  # pids of workers that will not be seen again
         self.notes: Final[list[str]] = []  # figures worth telling
@@ -45,26 +57,22 @@ class Scene:
         """Some time between those two."""
         await trio.sleep(self.chance.uniform(least_s, most_s))
 
-    async def wait_worker(
-        self, is_meant: Callable[[Row], bool], what: str, timeout_s: float = WAIT_TIMEOUT_S
-    ) -> Row:
+    async def wait_worker(self, is_meant: Callable[[Row], bool], what: str) -> Row:
         """One of the workers that are as they are wanted, by chance.
 
         Raises:
-          DrillError: there is none in time.
+          Missed: there is none in time.
         """
-        with trio.move_on_after(timeout_s):
+        with trio.move_on_after(self._timeout_s):
             while True:
                 found = [row for row in await self.server.workers() if is_meant(row)]
                 if found:
                     return self.chance.choice(found)
                 await trio.sleep(LOOK_EVERY_S)
-        raise DrillError(f"no worker {what} within {timeout_s:g} s")
+        raise Missed(f"no worker {what} within {self._timeout_s:g} s")
 
     async def busy_worker(self) -> Row:
-        return await self.wait_worker(
-            lambda row: row["model"] == "first" and row["state"] == "busy", "is busy"
-        )
+        return await self.wait_worker(lambda row: bool(row["state"] == "busy"), "is busy")
 
     async def replacement(self, gone: Row, states: Collection[str]) -> Row:
         """The next worker of the slot of ``gone``, in one of those states."""
@@ -78,13 +86,13 @@ class Scene:
         )
 
     def signal_worker(self, row: Row, number: signal.Signals = signal.SIGKILL) -> None:
-        """Raises: DrillError: it has ended already."""
+        """Raises: Missed: it has ended already."""
         if not self.try_signal(row, number):
-            raise DrillError(f"worker {row['slot']}, pid {row['pid']}, was gone before the fault")
+            raise Missed(f"worker {row['slot']}, pid {row['pid']}, was gone before the fault")
 
     def try_signal(self, row: Row, number: signal.Signals = signal.SIGKILL) -> bool:
-        """False: it had ended already."""
-        if not signal_child(self.server.pid, row["pid"], number):
+        """False: it had ended already, or has not begun."""
+        if row["pid"] is None or not signal_child(self.server.pid, row["pid"], number):
             return False
         self.must_go.add(row["pid"])
         return True
@@ -98,7 +106,7 @@ class Scene:
         asked = count_to(tokens, self.chance, prompt=prompt, model=model)
         asked.body["n"] = 1
         try:
-            async with open_client(WAIT_TIMEOUT_S) as client:
+            async with open_client(self._timeout_s) as client:
                 return await self.clients.ask(client, asked)
         except httpx2.ConnectError as error:
             raise DrillError(f"the server takes no connection: {error}") from error

@@ -25,8 +25,10 @@ ASK_TIMEOUT_S: Final = 10.0
 HURRY_AFTER_S: Final = 1.0
 END_S: Final = 8.0
 
-# What is kept of the log; a server that says more has a fault of its own.
+# What is kept of the log, but for what it says of each request; a server that says more has a
+# fault of its own.
 EVENTS_MAX: Final = 100_000
+OF_EACH_REQUEST: Final = "request_done"
 
 _CONFIG: Final = """\
 [server]
@@ -267,7 +269,8 @@ class Server:
             async for chunk in self._running.stderr:
                 file.write(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
-                self.events.extend(map(_event, lines))
+                events = map(_event, lines)
+                self.events.extend(each for each in events if each["event"] != OF_EACH_REQUEST)
                 if len(self.events) > EVENTS_MAX:
                     raise DrillError(f"the server logged more than {EVENTS_MAX} lines")
                 self._tell_changed()

@@ -92,8 +92,10 @@ async def pause_server(scene: Scene) -> None:
     await scene.moment()
     scene.strike()
     scene.server.signal(signal.SIGSTOP)
-    await trio.sleep(STOPPED_S)
-    scene.server.signal(signal.SIGCONT)
+    try:
+        await trio.sleep(STOPPED_S)
+    finally:
+        scene.server.signal(signal.SIGCONT)
     await trio.sleep(STOPPED_S)  # time enough to draw the wrong conclusions
 
 
@@ -103,13 +105,14 @@ async def pause_box(scene: Scene) -> None:
     scene.strike()
     rows = await scene.server.workers()
     scene.server.signal(signal.SIGSTOP)
-    for row in rows:
-        scene.signal_worker(row, signal.SIGSTOP)
-    await trio.sleep(STOPPED_S)
-    for row in rows:
-        scene.signal_worker(row, signal.SIGCONT)
-        scene.must_go.discard(row["pid"])
-    scene.server.signal(signal.SIGCONT)
+    stopped = [row for row in rows if scene.try_signal(row, signal.SIGSTOP)]
+    try:
+        await trio.sleep(STOPPED_S)
+    finally:
+        for row in stopped:
+            scene.try_signal(row, signal.SIGCONT)
+            scene.must_go.discard(row["pid"])
+        scene.server.signal(signal.SIGCONT)
     await trio.sleep(STOPPED_S)
 
 

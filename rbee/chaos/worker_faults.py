@@ -6,7 +6,7 @@ from typing import Final
 
 import trio
 
-from rbee.chaos.scene import SERVING, Row, Scene
+from rbee.chaos.scene import SERVING, Missed, Row, Scene
 
 KILL_OFTEN_S: Final = 60.0
 CHURN_RESTARTS: Final = 50
@@ -119,8 +119,17 @@ async def kill_all(scene: Scene) -> None:
     """SIGKILL for all workers at once: nobody is left to go on with the answers."""
     await scene.moment()
     scene.strike()
-    for row in await scene.server.workers():
-        scene.signal_worker(row)
+    if not sum(scene.try_signal(row) for row in await scene.server.workers()):
+        raise Missed("no worker was there to be killed")
+
+
+async def restart_busy(scene: Scene) -> None:
+    """An operator asks for the restart of a worker in the middle of its answers."""
+    await scene.moment()
+    row = await scene.busy_worker()
+    scene.strike()
+    await scene.server.command(row["slot"], "restart")
+    scene.must_go.add(row["pid"])
 
 
 async def kill_often(scene: Scene) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from cyclopts import Parameter
 
+from rbee.cli import chaos_hour
 from rbee.cli.endings import NOT_WELL, UsageError
 from rbee.cli.terminal import printable_line, put
 
@@ -32,6 +33,9 @@ def chaos(  # noqa: PLR0913  # one for each option
     seeds: int = 1,
     rounds: int = 1,
     jobs: int | None = None,
+    minutes: float | None = None,
+    every_s: float = 5.0,
+    seed: int = 1,
     list_: Annotated[bool, Parameter(name="--list")] = False,
     json: bool = False,
 ) -> int:
@@ -46,6 +50,9 @@ def chaos(  # noqa: PLR0913  # one for each option
       seeds: How often to hold each, at other moments each time.
       rounds: How often to go through all of them.
       jobs: How many to hold at a time; else one for each core, 4 at most.
+      minutes: Instead, put one server to random faults for so long, and count what clients get.
+      every_s: With --minutes, seconds from one fault to the next.
+      seed: With --minutes, what all that is random in it is drawn from.
       list_: Show what there is, and hold nothing.
       json: Print JSON, a line for each drill, for programs.
     """
@@ -54,6 +61,12 @@ def chaos(  # noqa: PLR0913  # one for each option
 
     if min(seeds, rounds, jobs or 1) < 1:
         raise UsageError("--seeds, --rounds and --jobs must be 1 or more")
+    if minutes is not None:
+        if minutes <= 0 or every_s <= 0:
+            raise UsageError("--minutes and --every-s must be above 0")
+        if quick or list_ or max(seeds, rounds) > 1 or jobs is not None:
+            raise UsageError("--minutes goes with --scenario, --every-s, --seed and --json alone")
+        return chaos_hour.hold(minutes, every_s, seed, scenario or [], json=json)
     possible, skipped = split_by_needs(_chosen(scenario or [], is_quick=quick))
     if not scenario and not quick:
         skipped += ABSENT

@@ -98,6 +98,9 @@ OF_WORKERS: Final = (
         limit_s=150,
     ),
     Scenario(
+        name="worker-restarted", fault=faults.restart_busy, expected=Expected(restarts=(1, 1))
+    ),
+    Scenario(
         name="fifty-restarts",
         fault=faults.churn,
         setting=Setting(slots=4),
