@@ -127,6 +127,35 @@ def test_tokens_are_counted_as_they_are_made_and_may_be_overdrawn() -> None:
     admitted(accounts, who)
 
 
+@pytest.mark.parametrize("kind", ["requests", "tokens"])
+def test_who_must_wait_less_than_a_second_is_held_back_too(kind: str) -> None:
+    clock = Clock()
+    accounts, who = Allowances(clock), principal(**{f"{kind}_per_minute": 120})
+    if kind == "tokens":
+        admitted(accounts, who).count_tokens(120)
+    else:
+        for _ in range(120):
+            admitted(accounts, who)
+    error, _ = refused(accounts, who)
+    assert error.retry_after_s == pytest.approx(0.5)
+    clock.now_s = 0.5
+    admitted(accounts, who)
+
+
+def test_what_is_left_of_both_kinds_is_told_and_only_limits_are_counted() -> None:
+    accounts, headers = Allowances(Clock()), list[tuple[bytes, bytes]]()
+    both = principal(requests_per_minute=2, tokens_per_minute=60)
+    accounts.admit(both, headers)
+    assert dict(headers).keys() == {
+        b"x-ratelimit-%s-%s" % (what, kind)
+        for what in (b"limit", b"remaining", b"reset")
+        for kind in (b"requests", b"tokens")
+    }
+    without = Principal("key:other", Role.USER, limits=Limits(requests_per_minute=2))
+    admitted(accounts, without).count_tokens(10**6)
+    admitted(accounts, without)
+
+
 def test_places_are_given_back_once() -> None:
     accounts, who = Allowances(Clock()), principal(concurrent_requests=2)
     first, second = admitted(accounts, who), admitted(accounts, who)
@@ -163,13 +192,13 @@ def test_other_limits_begin_anew_and_what_is_open_stays_open() -> None:
 
 
 def test_a_limit_that_holds_back_is_told_once_a_minute() -> None:
-    clock, told = Clock(), list[tuple[str, int]]()
-    accounts = Allowances(clock, lambda who, what, allowed: told.append((what, allowed)))
+    clock, told = Clock(), list[tuple[Principal, str, int]]()
+    accounts = Allowances(clock, lambda *exceeded: told.append(exceeded))
     who = principal(concurrent_requests=1)
     admitted(accounts, who)
     for clock.now_s in (0.0, 1.0, 59.0, 60.0, 61.0):
         refused(accounts, who)
-    assert told == [("concurrent_requests", 1)] * 2
+    assert told == [(who, "concurrent_requests", 1)] * 2
 
 
 def test_accounts_are_bounded_and_open_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,8 +214,8 @@ def test_accounts_are_bounded_and_open_ones_stay(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("seconds", "told"),
-    [(0, b"0ms"), (0.017, b"17ms"), (1, b"1s"), (1.54, b"1.5s"), (59.96, b"1m0s"), (360, b"6m0s"),
-     (90.25, b"1m30.2s")],
+    [(0, b"0ms"), (0.017, b"17ms"), (0.9, b"900ms"), (1, b"1s"), (1.54, b"1.5s"), (59.96, b"1m0s"),
+     (360, b"6m0s"), (90.25, b"1m30.2s")],
 )  # fmt: skip
 def test_times_are_spelled_as_openai_spells_them(seconds: float, told: bytes) -> None:
     assert allowances._duration(seconds) == told

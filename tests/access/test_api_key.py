@@ -51,6 +51,10 @@ def test_any_text_is_a_key_or_none(text: str) -> None:
     assert re.fullmatch("[0-9a-f]{6}", fingerprint(text))
 
 
+def test_half_a_character_has_a_fingerprint_too() -> None:
+    assert re.fullmatch("[0-9a-f]{6}", fingerprint("rbee_\ud800"))
+
+
 @pytest.mark.parametrize("suffix", ["\n", " ", "=", "\x00"])
 def test_nothing_may_stand_behind_a_key(suffix: str) -> None:
     assert id_of(new_key().text + suffix) is None

@@ -61,6 +61,22 @@ def test_the_tables_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(guard._addresses._levels) == len(guard._ids._levels) == 10
 
 
+def test_who_failed_longest_ago_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttle, "ENTRIES_MAX", 10)
+    guard = Throttle(LIMITS)
+
+    def fail(*addresses: str) -> None:
+        for address in addresses:
+            guard.note_failure(address, f"id of {address}", 0.0)
+
+    others = iter([f"10.0.0.{number}" for number in range(30)])
+    fail("10.1.1.1", "10.1.1.1", *(next(others) for _ in range(9)), "10.1.1.1")
+    fail(*(next(others) for _ in range(9)))
+    assert guard.wait_s("10.1.1.1", "id", 0.0) > 0
+    fail(next(others))
+    assert guard.wait_s("10.1.1.1", "id", 0.0) == 0
+
+
 @pytest.mark.parametrize(
     ("address", "network"),
     [
