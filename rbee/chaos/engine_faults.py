@@ -32,6 +32,14 @@ def guilty(about: str) -> FaultOf:
     return ask_guilty
 
 
+async def use_up_memory(scene: Scene) -> None:
+    """Three requests, one after the other, make the engine run out of memory: no slot is lost."""
+    await scene.moment()
+    for number in range(3):
+        await scene.trigger(f"{PROMPT} {number}", "request_quarantined")
+    scene.strike()
+
+
 def harmless(about: str) -> FaultOf:
     """A request that goes wrong and is served all the same."""
 

@@ -131,7 +131,8 @@ def judge(ending: Ending, record: Record, limits: RestartConfig, chance: float) 
     failures = max(0, record.failures + 1 - ending.pardons)
     if failures == 0:
         return Verdict(0, _delay_s(1, limits, chance), failure=failure)
-    is_second = record.last is not None and record.last.cause is failure.cause
+    # One before it that was pardoned is none, though it was the last.
+    is_second = failures > 1 and record.last is not None and record.last.cause is failure.cause
     if failure.tries is Tries.NEVER or (failure.tries is Tries.ONCE and is_second):
         return Verdict(failures, None, failure.reason, failure)
     if failures > limits.failures_max:

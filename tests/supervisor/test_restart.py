@@ -86,6 +86,15 @@ def test_memory_that_ran_out_in_service_is_tried_once() -> None:
     assert judge(later, after(MEMORY, 1), LIMITS, 0.5).delay_s == 1.0
 
 
+def test_memory_that_a_request_has_used_up_is_not_held_against_its_slot() -> None:
+    breaker = Breaker()
+    assert breaker.ended(replace(MEMORY, pardons=1), LIMITS, 0.5).delay_s == 1.0  # the culprit
+    assert breaker.ended(MEMORY, LIMITS, 0.5).delay_s == 1.0  # another one, not known yet
+    late = breaker.ended(replace(MEMORY, pardons=1), LIMITS, 0.5)  # a third; the second was found
+    assert (late.failures, late.delay_s) == (1, 1.0)
+    assert breaker.ended(MEMORY, LIMITS, 0.5).reason == "memory ran out again after a restart"
+
+
 def test_a_failure_that_a_request_is_to_blame_for_is_not_counted() -> None:
     breaker = Breaker()
     for _ in range(100):

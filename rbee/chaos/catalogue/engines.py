@@ -57,6 +57,12 @@ OF_ENGINES: Final = (
         "worker-out-of-memory", "A request makes the engine run out of memory.",
         'fault = "out_of_memory"',
     ),
+    Scenario(
+        name="workers-out-of-memory-by-three-requests",
+        fault=faults.use_up_memory,
+        setting=_waiting('fault = "out_of_memory"'),
+        expected=Expected(errors=FAILED | {"request_quarantined"}, restarts=(6, 8)),
+    ),
     _quick(_guilty(
         "worker-over-its-memory-limit", "A request makes its worker take more than its limit.",
         'fault = "hog_memory"\nhog_bytes = 500_000_000', model="memory_bytes_max = 268435456",
