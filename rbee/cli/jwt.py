@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from rbee.cli.address import state_dir_of
+from rbee.cli.command_records import Records, records_of
 from rbee.cli.endings import UsageError
 from rbee.cli.terminal import columns, put
 
 if TYPE_CHECKING:
     from rbee.jwt_config import JwtConfig
-    from rbee.store import Store
+    from rbee.store import RevokedToken, Store
 
 Config = Annotated[Path | None, Parameter(help="The configuration; else ./rbee.toml.")]
 
@@ -29,6 +30,7 @@ def revoke(jti: str, /, *, expires: str | None = None, config: Config = None) ->
       expires: When it expires, such as 2027-01-31T00:00:00Z, if you know; else the revocation is
         kept for as long as any JWT may live.
     """
+    from rbee.audit.events import JwtRevoked
     from rbee.store import RevokedToken
     from rbee.supervisor.access.instant import read_rfc_3339, rfc_3339
     from rbee.supervisor.access.principal import JTI
@@ -40,10 +42,17 @@ def revoke(jti: str, /, *, expires: str | None = None, config: Config = None) ->
     if expires is not None and expires_s is None:
         raise UsageError("--expires must be a time such as 2027-01-31T00:00:00Z")
     now_s = int(time.time())
-    with _store(config) as (store, jwt):
+    with _opened(config) as (store, jwt, records):
         until_s = kept_until_s(jwt, now_s, expires_s)
         token = RevokedToken(issuer=jwt.issuer, jti=jti, expires_s=until_s)
-        store.revocations.add(token, now_s)
+        if until_s <= now_s:
+            put(f"{jti}: has expired by itself")
+            return 0
+        if _is_known(store, token, now_s):
+            put(f"{jti}: was revoked before")
+            return 0
+        deed = JwtRevoked(issuer=jwt.issuer, jti=jti, expires=rfc_3339(until_s))
+        records.do([deed], lambda: store.revocations.add(token, now_s))
     put(f"{jti}: revoked; kept until {rfc_3339(until_s)}")
     return 0
 
@@ -56,7 +65,7 @@ def list_revoked(*, config: Config = None, json: bool = False) -> int:
     """
     from rbee.supervisor.access.instant import rfc_3339
 
-    with _store(config) as (store, jwt):
+    with _opened(config) as (store, jwt, _):
         rows = [row for row in store.revocations.all(int(time.time())) if row.issuer == jwt.issuer]
     rows.sort(key=lambda row: (row.expires_s, row.jti))
     shown = [(row.jti, rfc_3339(row.expires_s)) for row in rows]
@@ -68,7 +77,7 @@ def list_revoked(*, config: Config = None, json: bool = False) -> int:
 
 
 @contextlib.contextmanager
-def _store(path: Path | None) -> "Iterator[tuple[Store, JwtConfig]]":
+def _opened(path: Path | None) -> "Iterator[tuple[Store, JwtConfig, Records]]":
     from rbee.cli.effective_config import configuration
     from rbee.errors import ConfigError
     from rbee.store import FILE_NAME, open_store
@@ -76,7 +85,16 @@ def _store(path: Path | None) -> "Iterator[tuple[Store, JwtConfig]]":
     config = configuration(path)
     if not config.jwt.issuer:
         raise ConfigError("jwt.issuer is not set: a server with this configuration takes no JWTs")
-    store = open_store(state_dir_of(config) / FILE_NAME)
+    state_dir = state_dir_of(config)
+    store = open_store(state_dir / FILE_NAME)
     assert store is not None
-    with store:
-        yield store, config.jwt
+    with store, records_of(config.audit, state_dir) as records:
+        yield store, config.jwt, records
+
+
+def _is_known(store: "Store", token: "RevokedToken", now_s: int) -> bool:
+    """Whether it was revoked before, for as long."""
+    return any(
+        (row.issuer, row.jti) == (token.issuer, token.jti) and row.expires_s >= token.expires_s
+        for row in store.revocations.all(now_s)
+    )

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from cyclopts import Parameter
 
 from rbee.cli.address import ADMIN_KEY_FILE
+from rbee.cli.command_records import Records, records_of
 from rbee.cli.endings import UsageError
-from rbee.cli.key_records import Records, records_of
 from rbee.cli.key_store import state_dir_for
 from rbee.cli.terminal import columns, printable_line, put, say
 
@@ -146,7 +146,7 @@ def revoke(
             put(f"{key}: was revoked before")
             return 0
         now_s = int(time.time())
-        records.do(revoked(row, reason), lambda: store.keys.revoke(key, now_s, reason))
+        records.do([revoked(row, reason)], lambda: store.keys.revoke(key, now_s, reason))
     put(f"{key}: revoked")
     return 0
 
@@ -180,8 +180,7 @@ def rotate(  # noqa: PLR0913  # what may be said on the command line
             raise UsageError(f"{key} was revoked or has expired: make a new one")
         new, row = mint_successor(old, now_s)
         with _handed_out(new, key_file):
-            _add(store, records, row)
-            store.keys.retire(key, now_s + grace_s)
+            _replace(store, records, old, row, grace_s)
     _show_new(new, row, key_file, json)
     return 0
 
@@ -244,9 +243,22 @@ def _add(store: "Store", records: Records, row: "KeyRow") -> None:
     from rbee.supervisor.access.minting import created
 
     records.do(
-        created(row),
+        [created(row)],
         lambda: store.keys.add(row),
         lambda: store.keys.revoke(row.id, row.created_s, _NOT_RECORDED),
+    )
+
+
+def _replace(store: "Store", records: Records, old: "KeyRow", new: "KeyRow", grace_s: int) -> None:
+    """Keep a new key in the place of another, recorded; else all is as it was."""
+    from rbee.supervisor.access.minting import created, rotated
+
+    now_s, retired = new.created_s, rotated(old, new.id, grace_s)
+    reason = retired.reason
+    records.do(
+        [created(new), retired],
+        lambda: store.keys.replace(old.id, new, retired_s=now_s + grace_s, reason=reason),
+        lambda: store.keys.put_back(old, new.id, reason=reason, now_s=now_s, undone=_NOT_RECORDED),
     )
 
 

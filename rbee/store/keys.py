@@ -34,7 +34,7 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
     created_s: int
     expires_s: int | None = None
     revoked_s: int | None = None
-    revoked_for: str = ""
+    revoked_for: str = ""  # or why it is about to expire: another took its place
 
 
 class Keys:
@@ -62,27 +62,40 @@ class Keys:
         with self._database.writing() as connection:
             _insert(connection, row)
 
-    def replace(self, old_id: str, new: KeyRow, *, retired_s: int) -> None:
+    def replace(self, old_id: str, new: KeyRow, *, retired_s: int, reason: str) -> None:
         """Keep a new key, and let an old one expire, in one step.
 
         Args:
           retired_s: when the old key expires; one that expires earlier keeps its time.
+          reason: why, as listings and records of the old one have it.
         Raises:
           KeysFullError: there are `KEYS_MAX` already.
           StoreError: it could not be written.
         """
         with self._database.writing() as connection:
             _insert(connection, new)
-            _retire(connection, old_id, retired_s)
+            connection.execute(
+                "UPDATE keys SET expires_s = min(coalesce(expires_s, ?), ?), revoked_for = ?"
+                " WHERE id = ? AND revoked_s IS NULL",
+                (retired_s, retired_s, reason, old_id),
+            )
 
-    def retire(self, key_id: str, retired_s: int) -> None:
-        """Let a key expire; one that expires earlier keeps its time.
+    def put_back(self, old: KeyRow, new_id: str, *, reason: str, now_s: int, undone: str) -> None:
+        """Undo `replace`: revoke the new key, and have the old one as it was.
 
+        Args:
+          reason: of the replacement. What was done to the old key since stays.
+          undone: why the new key is revoked.
         Raises:
           StoreError: it could not be written.
         """
         with self._database.writing() as connection:
-            _retire(connection, key_id, retired_s)
+            _revoke(connection, new_id, now_s, undone)
+            connection.execute(
+                "UPDATE keys SET expires_s = ?, revoked_for = ?"
+                " WHERE id = ? AND revoked_s IS NULL AND revoked_for = ?",
+                (old.expires_s, old.revoked_for, old.id, reason),
+            )
 
     def revoke(self, key_id: str, now_s: int, reason: str) -> bool:
         """Revoke a key. False: there is none of that id that is not revoked.
@@ -91,11 +104,7 @@ class Keys:
           StoreError: it could not be written.
         """
         with self._database.writing() as connection:
-            done = connection.execute(
-                "UPDATE keys SET revoked_s = ?, revoked_for = ? WHERE id = ? AND revoked_s IS NULL",
-                (now_s, reason, key_id),
-            )
-            return done.rowcount > 0
+            return _revoke(connection, key_id, now_s, reason)
 
     def were_lost(self) -> bool:
         """Whether this store took the place of a broken one, with keys that nobody knows."""
@@ -122,11 +131,12 @@ def _insert(connection: sqlite3.Connection, row: KeyRow) -> None:
     connection.execute(statement, values)
 
 
-def _retire(connection: sqlite3.Connection, key_id: str, retired_s: int) -> None:
-    connection.execute(
-        "UPDATE keys SET expires_s = min(coalesce(expires_s, ?), ?) WHERE id = ?",
-        (retired_s, retired_s, key_id),
+def _revoke(connection: sqlite3.Connection, key_id: str, now_s: int, reason: str) -> bool:
+    done = connection.execute(
+        "UPDATE keys SET revoked_s = ?, revoked_for = ? WHERE id = ? AND revoked_s IS NULL",
+        (now_s, reason, key_id),
     )
+    return done.rowcount > 0
 
 
 def _row(values: tuple[object, ...]) -> KeyRow:

@@ -73,7 +73,7 @@ async def test_what_is_done_through_it_holds_at_once_and_is_not_recorded_twice(
         await house.keeper.add(old)
         assert house.ring.is_required
         assert house.ring.find(old.id) is not None
-        await house.keeper.replace(old.id, new, retired_s=2_000_000_000)
+        await house.keeper.replace(old.id, new, retired_s=2_000_000_000, reason="new")
         assert house.keeper.row(old.id) is not None
         assert await house.keeper.revoke(new.id, 5, "why")
         key = house.ring.find(new.id)
@@ -97,9 +97,16 @@ async def test_what_another_process_does_is_seen_and_recorded(
             assert house.ring.is_required
             other.keys.revoke(key.id, 5, "lost")
             await house.wait(lambda: bool(house.audit.of("key.revoked")))
-        (created,), (revoked,) = house.audit.of("key.created"), house.audit.of("key.revoked")
+            old, new = row(expires_s=2_000), row()
+            other.keys.add(old)
+            other.keys.replace(old.id, new, retired_s=3_000, reason=f"rotated to {new.id}")
+            await house.wait(lambda: len(house.audit.heard) == 5)
+        revoked, retired = house.audit.of("key.revoked")
+        created, *others = house.audit.of("key.created")
         assert (created.key, created.models) == (key.id, ("one",))
         assert (revoked.key, revoked.reason) == (key.id, "lost")
+        assert {each.key for each in others} == {old.id, new.id}
+        assert (retired.key, retired.reason) == (old.id, f"rotated to {new.id}")
         assert {actor for actor, _, _ in house.audit.heard} == {f"operator:{os.geteuid()}"}
 
 

@@ -82,6 +82,8 @@ async def test_a_rotated_key_has_the_same_rights_and_the_old_one_its_grace(tmp_p
         keyed.stand.now_unix_s += 60
         assert (await keyed.ask("GET", "/v1/models", old)).status == 401
         assert (await keyed.ask("GET", "/v1/models", f"Bearer {new.key}")).status == 200
+        [retired] = keyed.stand.audit.of("key.revoked")
+        assert (retired.key, retired.reason) == (old.id, f"rotated to {new.id}; good for 60 s more")
         told = await keyed.ask("POST", f"{KEYS}/{new.id}/rotate", admin)
         assert told.status == 201, "a body is not needed"
         told = await keyed.ask("GET", "/v1/models", f"Bearer {new.key}")

@@ -57,7 +57,8 @@ def test_a_key_is_shown_once_listed_rotated_and_revoked(tmp_path: Path) -> None:
     assert keys(tmp_path, "rotate", made["id"])[0] == ExitCode.USAGE
     _, listed, _ = keys(tmp_path, "list", "--json")
     states = {each["id"]: each["revoked_for"] for each in json.loads(listed)["keys"]}
-    assert states == {key_id: None, made["id"]: "lost"}
+    retired = f"rotated to {made['id']}; good for 3600 s more"
+    assert states == {key_id: retired, made["id"]: "lost"}
 
 
 @pytest.mark.parametrize(

@@ -112,16 +112,34 @@ def test_a_replaced_key_expires_no_later_than_told(
 ) -> None:
     with opened(path) as store:
         store.keys.add(row(expires_s=expires_s))
-        store.keys.replace("aaaaaaaa", row("bbbbbbbb", created_s=2_000), retired_s=5_000)
+        successor = row("bbbbbbbb", created_s=2_000)
+        store.keys.replace("aaaaaaaa", successor, retired_s=5_000, reason="new")
         old, new = store.keys.all()
         assert (old.expires_s, new.id, new.expires_s) == (after_s, "bbbbbbbb", None)
+        assert (old.revoked_s, old.revoked_for, new.revoked_for) == (None, "new", "")
+
+
+@pytest.mark.parametrize("later", ["", "lost", "newer"])
+def test_a_replacement_is_undone_but_not_what_was_done_since(path: Path, later: str) -> None:
+    with opened(path) as store:
+        store.keys.add(before := row(expires_s=9_000))
+        store.keys.replace("aaaaaaaa", row("bbbbbbbb"), retired_s=5_000, reason="new")
+        if later == "lost":
+            store.keys.revoke("aaaaaaaa", 3_000, later)
+        if later == "newer":
+            store.keys.replace("aaaaaaaa", row("cccccccc"), retired_s=4_000, reason=later)
+        store.keys.put_back(before, "bbbbbbbb", reason="new", now_s=3_500, undone="not recorded")
+        old, new, *_ = store.keys.all()
+        assert (new.revoked_s, new.revoked_for) == (3_500, "not recorded")
+        assert (old == before) == (not later)
+        assert old.revoked_for == later
 
 
 def test_a_key_of_an_id_that_is_there_is_not_kept_and_nothing_changes(path: Path) -> None:
     with opened(path) as store:
         store.keys.add(row())
         with pytest.raises(StoreError, match="UNIQUE"):
-            store.keys.replace("aaaaaaaa", row(), retired_s=1)
+            store.keys.replace("aaaaaaaa", row(), retired_s=1, reason="new")
         assert store.keys.all() == [row()]
 
 

@@ -132,14 +132,16 @@ class Keeper:
         """
         await self._change(lambda store: store.keys.add(row), [row.id])
 
-    async def replace(self, old_id: str, new: KeyRow, *, retired_s: int) -> None:
-        """Keep a new key, and let an old one expire.
+    async def replace(self, old_id: str, new: KeyRow, *, retired_s: int, reason: str) -> None:
+        """Keep a new key, and let an old one expire; see `rbee.store.Keys.replace`.
 
         Raises:
           StoreError: it could not be done.
         """
         ours = [old_id, new.id]
-        await self._change(lambda store: store.keys.replace(old_id, new, retired_s=retired_s), ours)
+        await self._change(
+            lambda store: store.keys.replace(old_id, new, retired_s=retired_s, reason=reason), ours
+        )
 
     async def revoke(self, key_id: str, now_s: int, reason: str) -> bool:
         """Revoke a key. False: there is none of that id that is not revoked.
@@ -228,7 +230,7 @@ class Keeper:
                 continue
             if old is None:
                 self._audit.record(created(row), actor=actor)
-            if row.revoked_s is not None and (old is None or old.revoked_s is None):
+            if _is_ended(row) and (old is None or _end_of(old) != _end_of(row)):
                 self._audit.record(revoked(row, row.revoked_for), actor=actor)
 
     def _note_trouble(self, error: StoreError) -> None:
@@ -243,3 +245,12 @@ class Keeper:
         if self._trouble:
             self._trouble = ""
             self._log.info("store_available")
+
+
+def _is_ended(row: KeyRow) -> bool:
+    """Whether it was revoked, or another took its place."""
+    return row.revoked_s is not None or bool(row.revoked_for)
+
+
+def _end_of(row: KeyRow) -> tuple[int | None, str]:
+    return row.revoked_s, row.revoked_for

@@ -53,7 +53,7 @@ def mint_successor(row: KeyRow, now_s: int) -> tuple[NewKey, KeyRow]:
     key = new_key()
     successor = msgspec.structs.replace(
         row, id=key.id, hash=hash_key(key.text), fingerprint=fingerprint(key.text),
-        created_s=now_s,
+        created_s=now_s, revoked_for="",
     )  # fmt: skip
     return key, successor
 
@@ -72,6 +72,11 @@ def created(row: KeyRow) -> KeyCreated:
 def revoked(row: KeyRow, reason: str) -> KeyRevoked:
     """What the audit log hears of a key that was revoked."""
     return KeyRevoked(key=row.id, fingerprint=row.fingerprint, reason=reason)
+
+
+def rotated(old: KeyRow, new_id: str, grace_s: int) -> KeyRevoked:
+    """What the audit log hears of a key that another takes the place of."""
+    return revoked(old, f"rotated to {new_id}; good for {grace_s} s more")
 
 
 def is_good(row: KeyRow, now_s: int) -> bool:

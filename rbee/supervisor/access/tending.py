@@ -74,7 +74,7 @@ def open_gate(
     keyring = Keyring(is_required=config.required or bool(jwt.issuer))
     heard = audit if opened.records_commands else NO_AUDIT
     keeper, verifier = Keeper(store, keyring, log, heard), Verifier()
-    jwts = _make_jwts(jwt, store, log, audit) if jwt.issuer else None
+    jwts = _make_jwts(jwt, store, log, heard) if jwt.issuer else None
     access = Access(
         keyring, verifier, clock=trio.current_time, unix_clock=time.time, audit=audit, jwts=jwts
     )

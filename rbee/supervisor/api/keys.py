@@ -18,7 +18,15 @@ from rbee.errors import AuditError, ErrorCode, KeysFullError, RequestError, Stor
 from rbee.store import KeyRow
 from rbee.supervisor.access.api_key import NewKey, is_key_id
 from rbee.supervisor.access.instant import rfc_3339
-from rbee.supervisor.access.minting import created, is_good, mint, mint_successor, revoked, shown
+from rbee.supervisor.access.minting import (
+    created,
+    is_good,
+    mint,
+    mint_successor,
+    revoked,
+    rotated,
+    shown,
+)
 from rbee.supervisor.access.principal import Principal
 from rbee.supervisor.access.rights import rights_of
 from rbee.supervisor.api.answers import Answer, json_answer
@@ -133,8 +141,13 @@ class _Keys:
             raise RequestError(ErrorCode.INVALID_REQUEST, message, param="id")
         key, row = await _in_thread(lambda: mint_successor(old, now_s))
         await self._record(visit, created(row))
-        await self._record(visit, revoked(old, f"rotated; good for {grace_s} s more"))
-        await _stored(lambda: self._keys.replace(old.id, row, retired_s=now_s + grace_s))
+        retired = rotated(old, row.id, grace_s)
+        await self._record(visit, retired)
+        await _stored(
+            lambda: self._keys.replace(
+                old.id, row, retired_s=now_s + grace_s, reason=retired.reason
+            )
+        )
         return _made(key, row)
 
     def _row(self, request: Request) -> KeyRow:

@@ -116,7 +116,7 @@ class KeyStore(Protocol):
         """Keep a new key; it is good from then on."""
         ...
 
-    async def replace(self, old_id: str, new: KeyRow, *, retired_s: int) -> None:
+    async def replace(self, old_id: str, new: KeyRow, *, retired_s: int, reason: str) -> None:
         """Keep a new key, and let an old one expire at that Unix time."""
         ...
 

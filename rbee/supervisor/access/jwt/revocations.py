@@ -34,6 +34,7 @@ class Revocations:
 
     Args:
       path: of the store's file. Whoever keeps the keys makes it, and sets a broken one aside.
+      audit: hears of what other processes revoke.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Revocations:
         self._audit = audit
         self._store: Store | None = None
         self._version = -1
-        self._known: set[str] | None = None  # None: nobody has looked yet
+        self._known: dict[str, int] | None = None  # None: nobody has looked yet
         self._trouble = ""
         self._limiter = trio.CapacityLimiter(1)
 
@@ -114,7 +115,7 @@ class Revocations:
         with trio.CancelScope(shield=True):
             found = await self._in_thread(change)
         if self._known is not None:
-            self._known.add(jti)
+            self._known[jti] = until_s
         self._take(found)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
@@ -146,10 +147,10 @@ class Revocations:
 
     def _take(self, found: dict[str, int]) -> None:
         """Take over what the store has; record what another process has changed in it."""
-        before, self._known = self._known, set(found)
+        before, self._known = self._known, found
         if before is not None:
             actor = f"operator:{os.geteuid()}"  # the file is closed to all others
-            for jti in found.keys() - before:
+            for jti, _ in found.items() - before.items():
                 self._audit.record(self.record_of(jti, found[jti]), actor=actor)
         self._revoked.replace_own(found)
 

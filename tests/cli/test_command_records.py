@@ -1,8 +1,9 @@
-"""What commands do to keys stands in the audit log exactly once, whether a server runs or not."""
+"""What commands do to keys and JWTs is recorded exactly once, whether a server runs or not."""
 
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ import pytest
 from rbee.audit.lock import Office
 from rbee.audit.opening import open_audit, seal_key
 from rbee.audit.place import place_in
-from rbee.cli import key_records
+from rbee.cli import command_records
 from rbee.cli.app import run_command
 from rbee.cli.endings import exit_code_of
 from rbee.config import AuditConfig
 from rbee.errors import AuditError
 from rbee.store import KeyRow, open_store
+from rbee.supervisor.access.instant import rfc_3339
+from tests.access.jwt.issuer import ISSUER, write_key_set
 from tests.api.face import LogLines
 from tests.audit.log import entries, good, raw_lines
 from tests.cli.running import run_rbee
@@ -63,10 +66,12 @@ def test_without_a_server_commands_record_what_they_do(tmp_path: Path) -> None:
     assert deeds(tmp_path) == [
         ("key.created", admin.id, ACTOR),
         ("key.created", successor.id, ACTOR),
+        ("key.revoked", admin.id, ACTOR),
         ("key.revoked", successor.id, ACTOR),
     ]
-    assert entries(place_in(tmp_path / "state"))[-1]["details"]["reason"] == "lost"
-    assert good(place_in(tmp_path / "state")).witnessed_seq == 3
+    reasons = [each["details"].get("reason") for each in entries(place_in(tmp_path / "state"))]
+    assert reasons[2:] == [f"rotated to {successor.id}; good for 0 s more", "lost"]
+    assert good(place_in(tmp_path / "state")).witnessed_seq == 4
 
 
 def test_with_a_server_it_records_them_and_before_and_after_it_commands_do(tmp_path: Path) -> None:
@@ -78,14 +83,59 @@ def test_with_a_server_it_records_them_and_before_and_after_it_commands_do(tmp_p
         create(config)
         second = rows(tmp_path)[-1].id
         run_command(["keys", "revoke", second, "--config", str(config)])
+        first = rows(tmp_path)[0].id
+        run_command(["keys", "rotate", first, "--grace", "1h", "--config", str(config)])
+        [third] = {row.id for row in rows(tmp_path)} - {first, second}
         recorded = deeds(tmp_path)
-        assert len(recorded) == 3, "before the command ends"
+        assert len(recorded) == 5, "before the command ends"
+        assert {each[:2] for each in recorded[3:]} == {
+            ("key.created", third), ("key.revoked", first),
+        }  # fmt: skip
         assert server.stop() == 0
     assert deeds(tmp_path) == recorded, "once"
-    run_command(["keys", "revoke", rows(tmp_path)[0].id, "--config", str(config)])
-    assert [name for name, _, _ in deeds(tmp_path)] == [
-        "key.created", "key.created", "key.revoked", "key.revoked",
-    ]  # fmt: skip
+    run_command(["keys", "revoke", first, "--config", str(config)])
+    assert deeds(tmp_path) == [*recorded, ("key.revoked", first, ACTOR)]
+    good(place_in(tmp_path / "state"))
+
+
+def revoked_jwts(folder: Path) -> list[tuple[str, str]]:
+    """The id and the actor of each."""
+    told: list[dict[str, Any]] = entries(place_in(folder / "state"))
+    found = [each for each in told if each["event"] == "jwt.revoked"]
+    return [(each["details"]["jti"], each["actor"]) for each in found]
+
+
+def test_a_jwt_that_a_command_revokes_is_recorded_once_with_a_server_or_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys, config = tmp_path / "keys.json", tmp_path / "rbee.toml"
+    write_key_set(keys)
+    head = (
+        f'[server]\nstate_dir = "{tmp_path / "state"}"\n'
+        f'[jwt]\nissuer = "{ISSUER}"\naudience = "rbee"\njwks_file = "{keys}"\n'
+    )
+    config.write_text(text := synthetic_config(head=head))
+    odd, soon = 'a"b', ("--expires", rfc_3339(int(time.time()) + 600))
+
+    def revoke(jti: str, *more: str) -> int:
+        return run_command(["jwt", "revoke", jti, *more, "--config", str(config)])
+
+    revoke("first")
+    with serving(tmp_path, text) as server:
+        revoke(odd)
+        assert revoked_jwts(tmp_path) == [("first", ACTOR), (odd, ACTOR)], "before it ends"
+        revoke("past", "--expires", "2001-01-01T00:00:00Z")
+        assert server.stop() == 0
+    revoke("after")
+    monkeypatch.setattr(command_records, "SERVER_TIMEOUT_S", 0.1)
+    with held_office(tmp_path, until=lambda: False):
+        with pytest.raises(AuditError, match="the server has not done so within"):
+            revoke("unheard", *soon)
+        revoke("unheard", *soon)
+    assert revoked_jwts(tmp_path) == [(each, ACTOR) for each in ("first", odd, "after")]
+    told = capsys.readouterr().out
+    assert "past: has expired by itself" in told
+    assert "unheard: was revoked before" in told, "what is refused already stays refused"
     good(place_in(tmp_path / "state"))
 
 
@@ -156,7 +206,7 @@ def test_a_server_that_ends_before_it_has_recorded_it_leaves_it_to_the_command(
 def test_a_server_that_does_not_record_it_has_the_key_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(key_records, "SERVER_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(command_records, "SERVER_TIMEOUT_S", 0.1)
     config = config_in(tmp_path)
     with held_office(tmp_path, until=lambda: False):
         with pytest.raises(AuditError, match="the server has not done so within"):

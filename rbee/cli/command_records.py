@@ -1,4 +1,4 @@
-"""What a command does to keys, recorded exactly once: by the server that does so, or here.
+"""What a command does to keys and JWTs, recorded exactly once: by the server that does so, or here.
 
 Rule 1: whoever holds the audit log's `Office` records. A server holds it for its life; where none
         does, the command takes it for the time of its deed.
@@ -9,18 +9,21 @@ Rule 2: here it is recorded before it is done; a server sees what was done, and 
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from rbee.cli.terminal import say
 
 if TYPE_CHECKING:
-    from rbee.audit.events import Details, KeyCreated, KeyRevoked
+    from rbee.audit.events import JwtRevoked, KeyCreated, KeyRevoked
     from rbee.audit.lock import Office
     from rbee.audit.place import Place
     from rbee.audit.reading import Mark
     from rbee.config import AuditConfig
+
+    Deed = KeyCreated | KeyRevoked | JwtRevoked
+    Deeds = Sequence[Deed]
 
 # A server looks at the store four times a second, and writes within milliseconds.
 SERVER_TIMEOUT_S: Final = 5.0
@@ -31,12 +34,12 @@ class Records(Protocol):
     """Where deeds are recorded."""
 
     def do(
-        self, details: "KeyCreated | KeyRevoked", act: Callable[[], object],
-        undo: Callable[[], object] | None = None,
-    ) -> None:  # fmt: skip
+        self, deeds: "Deeds", act: Callable[[], object], undo: Callable[[], object] | None = None
+    ) -> None:
         """Do something, recorded.
 
         Args:
+          deeds: all that ``act`` does; no other command does the same at the same time.
           undo: takes it back, where it turns out that it is not recorded.
 
         Raises:
@@ -61,9 +64,11 @@ def records_of(config: "AuditConfig", state_dir: Path) -> Iterator[Records]:
 
 class _NoRecords:
     def do(
-        self, details: "Details", act: Callable[[], object],  # noqa: ARG002  # nobody hears of it
+        self,
+        deeds: "Deeds",  # noqa: ARG002  # nobody hears of them
+        act: Callable[[], object],
         undo: Callable[[], object] | None = None,  # noqa: ARG002
-    ) -> None:  # fmt: skip
+    ) -> None:
         act()
 
 
@@ -75,34 +80,33 @@ class _Records:
         self._has_office = False
 
     def do(
-        self, details: "KeyCreated | KeyRevoked", act: Callable[[], object],
-        undo: Callable[[], object] | None = None,
-    ) -> None:  # fmt: skip
+        self, deeds: "Deeds", act: Callable[[], object], undo: Callable[[], object] | None = None
+    ) -> None:
         mark = _end(self._place)
-        if self._takes_office(details):
-            self._record(details)
+        if self._takes_office(deeds):
+            self._record(deeds)
             act()
             return
         act()
         try:
-            self._await_server(details, mark)
+            self._await_server(deeds, mark)
         except BaseException:
             if undo is not None:
                 undo()
             raise
 
-    def _takes_office(self, details: "Details") -> bool:
+    def _takes_office(self, deeds: "Deeds") -> bool:
         """Whether it is for us to record."""
         if not self._has_office:
             try:
                 self._has_office = self._office.take()
             except OSError as error:
-                self._fail(details, error.strerror or str(error))
+                self._fail(deeds, error.strerror or str(error))
                 return True  # with "open": there is no log that anybody could write
         return self._has_office
 
-    def _record(self, details: "Details") -> None:
-        """Have it on the disk."""
+    def _record(self, deeds: "Deeds") -> None:
+        """Have them on the disk."""
         from rbee.audit.chain import Note
         from rbee.audit.events import Outcome
         from rbee.audit.opening import seal_key
@@ -111,39 +115,41 @@ class _Records:
         from rbee.secret_files import secret_path
 
         actor = f"operator:{os.geteuid()}"
-        note = Note(details, actor, Outcome.SUCCESS, None, time.time_ns())
+        now_ns = time.time_ns()
         secret_file = self._config.secret_file
         try:
             key = seal_key(secret_path(secret_file)) if secret_file else None
             trail = Trail(self._place, self._config, key, may_take_over=False)
             with contextlib.closing(trail):
-                trail.append([note])
+                trail.append([Note(deed, actor, Outcome.SUCCESS, None, now_ns) for deed in deeds])
                 trail.sync()
                 trail.anchor()
                 trail.tell_witness()
         except ConfigError as error:
-            self._fail(details, str(error))
+            self._fail(deeds, str(error))
         except OSError as error:
-            self._fail(details, error.strerror or str(error))
+            self._fail(deeds, error.strerror or str(error))
 
-    def _await_server(self, details: "KeyCreated | KeyRevoked", mark: "Mark") -> None:
+    def _await_server(self, deeds: "Deeds", mark: "Mark") -> None:
         until_s = time.monotonic() + SERVER_TIMEOUT_S
         while True:
-            is_ours = self._takes_office(details)  # it has ended; what it recorded is written
-            if _is_there(self._place, details, mark):
+            is_ours = self._takes_office(deeds)  # it has ended; what it recorded is written
+            missing = _missing(self._place, deeds, mark)
+            if not missing:
                 return
             if is_ours:
-                self._record(details)
+                self._record(missing)
                 return
             if time.monotonic() > until_s:
-                self._fail(details, f"the server has not done so within {SERVER_TIMEOUT_S} s")
+                self._fail(missing, f"the server has not done so within {SERVER_TIMEOUT_S} s")
                 return
             time.sleep(LOOK_EVERY_S)
 
-    def _fail(self, details: "Details", problem: str) -> None:
+    def _fail(self, deeds: "Deeds", problem: str) -> None:
         from rbee.errors import AuditError
 
-        told = f"{details.event.value} is not in the audit log {self._place.folder}: {problem}"
+        names = ", ".join(deed.event.value for deed in deeds)
+        told = f"{names} is not in the audit log {self._place.folder}: {problem}"
         if self._config.on_failure == "closed":
             raise AuditError(told)
         say(told)
@@ -160,19 +166,30 @@ def _end(place: "Place") -> "Mark":
         return Mark("", 0)
 
 
-def _is_there(place: "Place", details: "KeyCreated | KeyRevoked", mark: "Mark") -> bool:
-    """Whether the log tells of it, behind a mark."""
+def _missing(place: "Place", deeds: "Deeds", mark: "Mark") -> "Deeds":
+    """Those of which the log does not tell, behind a mark."""
     from rbee.audit.chain import read_line
     from rbee.audit.reading import lines_since, open_log
     from rbee.errors import AuditError
 
-    key = f'"key":"{details.key}"'.encode()
     try:
         with open_log(place) as log:
             found = [read_line(raw[:-1]) for raw in lines_since(log, mark)]
     except AuditError:
-        return False
-    return any(
-        line is not None and line.entry.event == details.event and key in bytes(line.entry.details)
-        for line in found
+        return deeds
+    told = [(line.entry.event, bytes(line.entry.details)) for line in found if line is not None]
+    return [deed for deed in deeds if not any(_tells_of(deed, *each) for each in told)]
+
+
+def _tells_of(deed: "Deed", event: str, details: bytes) -> bool:
+    """Whether an entry is of that kind, and of the same key or JWT."""
+    from msgspec.json import encode
+
+    from rbee.audit.events import JwtRevoked
+
+    names = ("issuer", "jti") if isinstance(deed, JwtRevoked) else ("key",)
+    return event == deed.event and all(
+        # No text holds it by chance: in a text a quotation mark is escaped.
+        b'"%s":%s' % (name.encode(), encode(getattr(deed, name))) in details
+        for name in names
     )
