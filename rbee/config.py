@@ -189,6 +189,8 @@ class ModelConfig(Section, frozen=True):
     vram_fraction: Annotated[float, Meta(gt=0, le=1)] = 0.95  # of the GPU's memory, at most
     cache_tokens: Annotated[int, Meta(ge=256, le=1 << 26)] | None = None  # of all requests together
     cache_bits: Literal[4, 6, 8, 16] = 16  # exllamav2: quantised key/value cache
+    # Who finds what a worker keeps of requests: the same client's next ones, or everybody's.
+    share_cache: Literal["client", "all"] = "client"
     # Limits of one worker with all that it starts; docs/limits.md says what holds them.
     memory_bytes_max: Annotated[int, Meta(ge=1 << 26, le=1 << 50)] | None = None
     cpus: Annotated[float, Meta(ge=0.01, le=4096)] | None = None  # cores' worth of time

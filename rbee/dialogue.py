@@ -97,13 +97,14 @@ class SupervisorDialogue:
         self._stage = Stage.LOADING
         return encode(message)
 
-    def generate(
+    def generate(  # noqa: PLR0913, PLR0917  # what a Generate holds
         self,
         request_id: int,
         ask: Ask,
         remaining_ms: int,
         correlation_id: str,
         resume_ids: tuple[int, ...] = (),
+        cache_salt: bytes = b"",
     ) -> list[bytes]:
         """Open a request, and hold the worker to its answer from now on."""
         if self._stage is not Stage.SERVING or self._is_closing:
@@ -113,7 +114,9 @@ class SupervisorDialogue:
         if len(self._open) >= OPEN_REQUESTS_MAX:
             raise LocalProtocolError(f"more than {OPEN_REQUESTS_MAX} open requests")
         self._open[request_id] = OpenRequest(request_id, correlation_id, len(resume_ids))
-        return encode(Generate(request_id, ask, remaining_ms, correlation_id, resume_ids))
+        return encode(
+            Generate(request_id, ask, remaining_ms, correlation_id, resume_ids, cache_salt)
+        )
 
     def cancel(self, request_id: int) -> list[bytes] | None:
         """Ask the worker to end a request. None: nothing to ask, it is done or asked already."""

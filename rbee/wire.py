@@ -33,6 +33,7 @@ BODY_BYTES_MAX: Final = 16 * 1024 * 1024
 STACKS_SIGNAL: Final = SIGQUIT
 
 SHORT_TEXT_MAX: Final = 4096
+CACHE_SALT_BYTES_MAX: Final = 32
 ShortText = Annotated[str, Meta(max_length=SHORT_TEXT_MAX)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 RequestId = Annotated[int, Meta(ge=1, lt=2**53)]
@@ -69,13 +70,18 @@ class Welcome(WireMessage, frozen=True, tag="welcome"):
 
 
 class Generate(WireMessage, frozen=True, tag="generate"):
-    """Start a request. ``resume_ids`` were delivered already by a worker that is gone."""
+    """Start a request. ``resume_ids`` were delivered already by a worker that is gone.
+
+    What a worker keeps of requests, to be quicker with the next, is for those with the same
+    ``cache_salt`` alone.
+    """
 
     request_id: RequestId
     ask: Ask
     remaining_ms: Count  # until the deadline, from when this was sent
     correlation_id: ShortText
     resume_ids: tuple[TokenId, ...] = ()
+    cache_salt: Annotated[bytes, Meta(max_length=CACHE_SALT_BYTES_MAX)] = b""
 
 
 class Cancel(WireMessage, frozen=True, tag="cancel"):

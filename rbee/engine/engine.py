@@ -93,6 +93,9 @@ class Job:
     # How many ids at the end of ``prompt_ids`` are the answer so far, from a worker that is
     # gone: penalties, the grammar and the seed's draws count them as generated.
     resumed: int = 0
+    # What the engine keeps of this job, of prompts and of schemas, is reused for jobs with the
+    # same salt alone: how soon an answer comes tells nobody what others have asked.
+    cache_salt: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from rbee.ask import SCHEMA_BYTES_MAX
 from rbee.errors import ErrorCode, RequestError
 
 DEPTH_MAX: Final = 32  # of nested objects and arrays in a schema
-GRAMMARS_KEPT: Final = 32  # compiled, for requests with the same schema
+GRAMMARS_KEPT: Final = 32  # compiled, for requests with the same schema and salt
 # Between any two parts of JSON. Models in doubt write white space until their tokens are used up.
 WHITE_SPACE: Final = r"[\x20\x0A\x0D\x09]{1,32}"
 REASON_CHARACTERS_MAX: Final = 200
@@ -127,7 +127,7 @@ class GrammarFactory:
     def __init__(self, tokenizer: GrammarTokenizer) -> None:
         self._tokenizer = tokenizer
         self._vocabulary: llguidance.LLTokenizer | None = None
-        self._compiled: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
+        self._compiled: OrderedDict[tuple[bytes, str], llguidance.LLMatcher] = OrderedDict()
 
     def prepare(self) -> None:
         """Compile the vocabulary now, so that no request waits for it."""
@@ -135,20 +135,23 @@ class GrammarFactory:
             wrapped = _Vocabulary(self._tokenizer)
             self._vocabulary = llguidance.LLTokenizer(wrapped, eos_token=wrapped.end_ids)
 
-    def json_schema(self, schema: str, token_ids: Sequence[int] = ()) -> Grammar:
+    def json_schema(self, schema: str, token_ids: Sequence[int] = (), salt: bytes = b"") -> Grammar:
         """The grammar of a JSON Schema, gone past ``token_ids`` of the answer already.
 
+        Args:
+          salt: what was compiled is kept for those who have the same one.
         Raises:
           RequestError: not a schema, too large, too deep, or of a kind that is not supported.
         """
-        compiled = self._compiled.get(schema)
+        key = (salt, schema)
+        compiled = self._compiled.get(key)
         if compiled is None:
             check_schema(schema)
             compiled = _guarded(lambda: self._compile(schema))
-            self._compiled[schema] = compiled
+            self._compiled[key] = compiled
             while len(self._compiled) > GRAMMARS_KEPT:
                 self._compiled.popitem(last=False)
-        self._compiled.move_to_end(schema)
+        self._compiled.move_to_end(key)
         grammar = Grammar(_guarded(compiled.deep_copy), self._tokenizer.vocabulary_size)
         for token_id in token_ids:
             grammar.advance(token_id)

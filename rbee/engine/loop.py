@@ -135,7 +135,8 @@ class WorkerLoop:
         path = Path(welcome.path) if welcome.path else None
         spec = LoadSpec(welcome.model, path, welcome.threads, welcome.vram_bytes_max)
         info = engine.load(spec, self._progress)
-        admission = Admission(info, engine.tokenizer)
+        is_cache_shared = welcome.model.share_cache == "all"
+        admission = Admission(info, engine.tokenizer, is_cache_shared=is_cache_shared)
         self._publish(Phase.IDLE, vram_bytes=info.vram_bytes)
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not look at it at each turn

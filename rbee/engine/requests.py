@@ -30,10 +30,17 @@ class Running:
 
 
 class Admission:
-    """Turns asks into jobs for one loaded model."""
+    """Turns asks into jobs for one loaded model.
 
-    def __init__(self, info: EngineInfo, tokenizer: Tokenizer) -> None:
+    Args:
+      is_cache_shared: whether all requests share what the engine keeps, whosever they are.
+    """
+
+    def __init__(
+        self, info: EngineInfo, tokenizer: Tokenizer, *, is_cache_shared: bool = False
+    ) -> None:
         self._info = info
+        self._is_cache_shared = is_cache_shared
         self._tokenizer = tokenizer
         self._template: Final = (
             ChatTemplate(tokenizer.chat_template, tokenizer.bos_token, tokenizer.eos_token)
@@ -63,6 +70,7 @@ class Admission:
             sampling=ask.sampling,
             json_schema=ask.json_schema,
             resumed=len(resumed),
+            cache_salt=b"" if self._is_cache_shared else message.cache_salt,
         )
 
     def _check_features(self, ask: Ask) -> None:

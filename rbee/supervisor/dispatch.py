@@ -255,7 +255,10 @@ class Dispatch:
         resume_ids = request.course.send()
         remaining_s = request.deadline_s - now_s
         try:
-            worker.generate(wire_id, request.ask, remaining_s, request.correlation_id, resume_ids)
+            worker.generate(
+                wire_id, request.ask, remaining_s, request.correlation_id, resume_ids,
+                request.cache_salt,
+            )  # fmt: skip
         except LinkFullError:
             return False
         self._stop_waiting(request, is_served=True)

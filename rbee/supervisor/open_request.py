@@ -42,6 +42,7 @@ class OpenRequest:
     deadline_s: float
     correlation_id: str
     priority: Priority
+    cache_salt: bytes = b""  # its client's, whichever worker it is sent to
     course: Course = field(default_factory=Course)
     fingerprint: bytes | None = None  # None: nobody wanted it yet
     worker: Worker | None = None  # None: it waits

@@ -72,7 +72,7 @@ class Pool:
 
     # --- for the faces
 
-    def submit(
+    def submit(  # noqa: PLR0913  # all that is said of an ask
         self,
         ask: Ask,
         sink: Sink,
@@ -80,8 +80,12 @@ class Pool:
         remaining_s: float,
         correlation_id: str,
         priority: Priority = Priority.NORMAL,
+        cache_salt: bytes = b"",
     ) -> int:
         """Admit one ask.
+
+        Args:
+          cache_salt: workers reuse for it what they have kept of asks with the same one.
 
         Returns:
           The request's id.
@@ -91,7 +95,9 @@ class Pool:
         """
         self._check_admission(ask.model)
         dispatch, deadline_s = self._dispatch, self._clock() + remaining_s
-        request = OpenRequest(dispatch.next_id(), ask, sink, deadline_s, correlation_id, priority)
+        request = OpenRequest(
+            dispatch.next_id(), ask, sink, deadline_s, correlation_id, priority, cache_salt
+        )
         standing = dispatch.standing(request)
         if standing is Standing.QUARANTINED:
             raise _quarantined()

@@ -152,24 +152,28 @@ class Worker:
         """Why its life is being ended; "" as long as it is not."""
         return self._fault
 
-    def generate(
+    def generate(  # noqa: PLR0913, PLR0917  # what a Generate holds
         self,
         request_id: int,
         ask: Ask,
         remaining_s: float,
         correlation_id: str,
         resume_ids: tuple[int, ...] = (),
+        cache_salt: bytes = b"",
     ) -> None:
         """Send a request to it. Only while `takes_requests`.
 
         Args:
           resume_ids: the tokens of the answer that an earlier worker delivered.
+          cache_salt: it reuses what it has kept of requests with the same one.
 
         Raises:
           LinkFullError: it does not take messages now; nothing was sent.
         """
         remaining_ms = max(1, int(remaining_s * 1000))
-        frames = self._dialogue.generate(request_id, ask, remaining_ms, correlation_id, resume_ids)
+        frames = self._dialogue.generate(
+            request_id, ask, remaining_ms, correlation_id, resume_ids, cache_salt
+        )
         try:
             self.child.send(frames)
         except LinkFullError:

@@ -348,3 +348,16 @@ async def test_with_keys_every_host_name_will_do_unless_some_are_listed(
                     assert (await client.read_answer()).status == expected
                 await client.send(asking("a/b", key))
                 assert (await client.read_answer()).status in (400, 403)
+
+
+@FACES
+async def test_workers_are_told_apart_whose_requests_are_whose(
+    tmp_path: Path, has_lane: bool
+) -> None:
+    async with serve_keyed(tmp_path, count_to_five, has_lane=has_lane) as keyed:
+        mine, other = await keyed.key(), await keyed.key()
+        for key in (mine, other, mine):
+            assert (await keyed.ask("POST", CHATS, key, {**CHAT, "n": 2})).status == 200
+        salts = [asked.cache_salt for asked in keyed.served.generator.asked]
+        assert salts == [salts[0]] * 2 + [salts[2]] * 2 + [salts[0]] * 2
+        assert b"" != salts[0] != salts[2] != b""

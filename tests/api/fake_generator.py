@@ -25,6 +25,7 @@ class Asked:
     remaining_s: float
     correlation_id: str
     priority: Priority
+    cache_salt: bytes = b""
     tokens: int = 0
     cancelled: str | None = None
     is_over: bool = False
@@ -73,12 +74,15 @@ class FakeGenerator:
         remaining_s: float,
         correlation_id: str,
         priority: Priority = Priority.NORMAL,
+        cache_salt: bytes = b"",
     ) -> int:
         refusal = self.refusals.pop(0) if self.refusals else None
         if refusal is not None:
             raise refusal
         request_id = len(self.asked) + 1
-        self.asked.append(Asked(request_id, ask, sink, remaining_s, correlation_id, priority))
+        self.asked.append(
+            Asked(request_id, ask, sink, remaining_s, correlation_id, priority, cache_salt)
+        )
         self._wake()
         return request_id
 

@@ -54,11 +54,14 @@ class Driven:
         *,
         json_schema: str | None = None,
         resumed: int = 0,
+        cache_salt: bytes = b"",
     ) -> int:
         """Enqueue a job. Gives its id."""
         self._last_id += 1
         ids = self.encode(prompt) if isinstance(prompt, str) else prompt
-        self.engine.enqueue(Job(self._last_id, ids, tokens_max, sampling, json_schema, resumed))
+        self.engine.enqueue(
+            Job(self._last_id, ids, tokens_max, sampling, json_schema, resumed, cache_salt)
+        )
         self.answers[self._last_id] = Answer()
         return self._last_id
 
@@ -97,9 +100,13 @@ class Driven:
         *,
         json_schema: str | None = None,
         resumed: int = 0,
+        cache_salt: bytes = b"",
     ) -> Answer:
         """Run one job alone."""
-        job_id = self.start(prompt, tokens_max, sampling, json_schema=json_schema, resumed=resumed)
+        job_id = self.start(
+            prompt, tokens_max, sampling, json_schema=json_schema, resumed=resumed,
+            cache_salt=cache_salt,
+        )  # fmt: skip
         return self.finish(job_id)[0]
 
     def step_until_token(self, job_id: int, count: int = 1) -> None:

@@ -105,6 +105,18 @@ def test_kept_grammars_are_bounded() -> None:
     assert len(factory._compiled) == GRAMMARS_KEPT
 
 
+def test_a_kept_grammar_is_for_those_with_its_salt(monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = GrammarFactory(PlainTokenizer())
+    compiled = list[str]()
+    compile_plainly = factory._compile
+    monkeypatch.setattr(
+        factory, "_compile", lambda schema: compiled.append(schema) or compile_plainly(schema)
+    )
+    for salt in (b"mine", b"another's", b"mine", b"another's"):
+        factory.json_schema(PERSON, salt=salt)
+    assert compiled == [PERSON] * 2
+
+
 def _nested(depth: int) -> str:
     schema: dict[str, Any] = {"type": "string"}
     for _ in range(depth // 2):

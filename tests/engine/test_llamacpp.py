@@ -182,6 +182,29 @@ def test_prefix_that_is_known_is_not_computed_again(
     assert driven.answer((*prompt, 67), 4).token_ids == driven.answers[shared].token_ids
 
 
+def test_prompt_is_known_to_its_own_client_alone(driven: Driven) -> None:
+    prompt = driven.encode("a long beginning that two clients share. " * 5)
+
+    def read(salt: bytes) -> int:
+        before = driven.engine.read_tokens
+        text.append(driven.answer(prompt, 4, cache_salt=salt).token_ids)
+        return driven.engine.read_tokens - before
+
+    text: list[list[int]] = []
+    llamacpp(driven)._sequences.forget_kept()  # type: ignore[union-attr]
+    whole = read(b"mine")
+    assert whole >= len(prompt) - 1
+    assert read(b"mine") <= 2
+    assert read(b"another's") == whole
+    running = driven.start(prompt, 30, cache_salt=b"mine")
+    driven.step_until_token(running)
+    assert read(b"a third one's") == whole
+    assert read(b"mine") <= 2
+    assert read(b"another's") <= 2
+    driven.finish(running)
+    assert text == [text[0]] * 6
+
+
 def test_gaps_between_jobs_change_no_answer(driven: Driven) -> None:
     prompts = [f"{i} bottles" for i in range(8)]
     alone = [driven.answer(prompt, 30).token_ids for prompt in prompts]

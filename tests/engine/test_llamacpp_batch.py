@@ -123,14 +123,14 @@ class Cache:
         self.memory = FakeMemory(is_recurrent=is_recurrent)
         self.sequences = Sequences(self.memory, count, cells, can_share=not is_recurrent)
 
-    def run(self, token_ids: list[int]) -> tuple[int, int]:
+    def run(self, token_ids: list[int], salt: bytes = b"") -> tuple[int, int]:
         """A whole job. Gives its sequence's number, and how many tokens were known."""
-        number, known, release = self.start(token_ids)
+        number, known, release = self.start(token_ids, salt)
         release()
         return number, known
 
-    def start(self, token_ids: list[int]) -> tuple[int, int, Callable[[], None]]:
-        sequence = self.sequences.acquire(token_ids)
+    def start(self, token_ids: list[int], salt: bytes = b"") -> tuple[int, int, Callable[[], None]]:
+        sequence = self.sequences.acquire(token_ids, salt=salt)
         assert sequence is not None
         known = len(sequence.token_ids)
         assert sequence.token_ids == token_ids[:known]
@@ -169,6 +169,32 @@ def test_long_kept_sequence_is_copied_rather_than_cut_for_a_short_prefix() -> No
     other, known = cache.run([1, 5, 6])
     assert (other, known) == (1, 1) if number == 0 else (0, 1)
     assert cache.run([1, *range(10, 30), 7]) == (number, 21)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.booleans(),
+            st.sampled_from([b"a", b"b"]),
+            st.lists(st.integers(0, 1), min_size=1, max_size=12),
+        )
+    )
+)
+def test_no_job_finds_what_one_with_another_salt_has_computed(
+    moves: list[tuple[bool, bytes, list[int]]],
+) -> None:
+    cache = Cache(count=3, cells=16)
+    running: list[Callable[[], None]] = []
+    asked: dict[bytes, list[list[int]]] = {b"a": [], b"b": []}
+    for ends, salt, token_ids in moves:
+        if running and (ends or len(running) == 3):
+            running.pop(0)()
+            continue
+        _, known, release = cache.start(token_ids, salt)
+        running.append(release)
+        own = asked[salt]
+        assert known <= max((common_length(each, token_ids) for each in own), default=0)
+        own.append(token_ids)
 
 
 def test_jobs_are_placed_side_by_side() -> None:

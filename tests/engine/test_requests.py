@@ -17,8 +17,8 @@ def admission() -> Admission:
     return Admission(INFO, SyntheticTokenizer())
 
 
-def generate(ask: Ask, resume_ids: tuple[int, ...] = ()) -> Generate:
-    return Generate(1, ask, 1000, "cid", resume_ids)
+def generate(ask: Ask, resume_ids: tuple[int, ...] = (), cache_salt: bytes = b"") -> Generate:
+    return Generate(1, ask, 1000, "cid", resume_ids, cache_salt)
 
 
 def running(ask: Ask, admission: Admission, resume_ids: tuple[int, ...] = ()) -> Running:
@@ -30,6 +30,13 @@ def test_a_prompt_becomes_a_job_that_fills_the_context(admission: Admission) -> 
     job = admission.job(generate(Ask(model="m", prompt="abcd")))
     assert job.prompt_ids == tuple(b"abcd")
     assert job.tokens_max == 60
+
+
+def test_a_job_has_its_clients_salt_unless_all_share_what_is_kept(admission: Admission) -> None:
+    message = generate(Ask(model="m", prompt="abcd"), cache_salt=b"mine")
+    assert admission.job(message).cache_salt == b"mine"
+    shared = Admission(INFO, SyntheticTokenizer(), is_cache_shared=True)
+    assert shared.job(message).cache_salt == b""
 
 
 def test_messages_are_rendered_by_the_models_template(admission: Admission) -> None:

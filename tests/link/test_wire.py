@@ -45,6 +45,7 @@ FROM_SUPERVISOR: list[FromSupervisor] = [
         1000,
         "abc",
         (1, 2),
+        b"salt",
     ),
     Cancel(7),
     Drain(),

@@ -60,7 +60,7 @@ FROM_WORKER: Final[tuple[FromWorker, ...]] = (
 WELCOME: Final = Welcome(ModelConfig(ref="synthetic"), "", 1, 5.0)
 FROM_SUPERVISOR: Final[tuple[FromSupervisor, ...]] = (
     WELCOME,
-    Generate(1, ASK, 1000, "cid", (5, 6)),
+    Generate(1, ASK, 1000, "cid", (5, 6), b"salt"),
     Cancel(1),
     Drain(),
     Stop(),

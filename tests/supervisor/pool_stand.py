@@ -53,7 +53,13 @@ class StandWorker:
         return len(self.jobs)
 
     def generate(
-        self, wire_id: int, ask: Ask, remaining_s: float, cid: str, resume_ids: tuple[int, ...]
+        self,
+        wire_id: int,
+        ask: Ask,
+        remaining_s: float,
+        cid: str,
+        resume_ids: tuple[int, ...],
+        cache_salt: bytes,
     ) -> None:
         assert self.takes_requests, "it was sent what it cannot take"
         assert wire_id not in self.jobs, "this number is open here already"

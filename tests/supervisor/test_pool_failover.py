@@ -43,6 +43,17 @@ async def test_a_stream_whose_worker_dies_goes_on_at_its_sibling_at_once(
         assert [delta.index for delta in sink.deltas] == list(range(10))
 
 
+async def test_a_request_keeps_its_clients_salt_at_its_next_worker(
+    autojump_clock: MockClock,
+) -> None:
+    async with pool_of(FakeChild(answer=10, exit_after_s=5, signal=9)) as (pool, launch, _):
+        sink = Collected()
+        pool.submit(ASK, sink, remaining_s=300, correlation_id="cid", cache_salt=b"mine")
+        await trio.sleep(20)
+        salts = [message.cache_salt for child in launch.launched for message in sent(child)]
+        assert salts == [b"mine"] * 2
+
+
 async def test_a_stream_whose_only_worker_dies_goes_on_when_that_is_restarted(
     autojump_clock: MockClock,
 ) -> None:

@@ -13,6 +13,7 @@ from rbee.engine.engine import Job
 from rbee.engine.exllamav2.foreign import Foreign
 from rbee.engine.exllamav2.grammar_filter import GrammarFilter
 from rbee.engine.exllamav2.library import Library
+from rbee.engine.exllamav2.pages import own_pages
 from rbee.engine.exllamav2.sampling import Bias, settings, token_logprob
 from rbee.engine.exllamav2.tokenizer import HfTokenizer
 from rbee.engine.grammar import Grammar
@@ -53,6 +54,7 @@ class Answer:
         self._piece = tokenizer.piece
         self._vocabulary_size = tokenizer.vocabulary_size
         self._end_ids = tokenizer.end_ids
+        self._cache_salt = job.cache_salt
         self._logprobs = job.sampling.logprobs
         answered = job.prompt_ids[len(job.prompt_ids) - job.resumed :]
         self._draws = random.Random(job.sampling.seed)  # noqa: S311 - not a secret
@@ -90,6 +92,7 @@ class Answer:
         )
         self.native.rng = self._draws
         self.native.receive_logits = self.watch(self.native.receive_logits)
+        own_pages(self.native, self._cache_salt, self._library.pages)
         return self.native
 
     def watch(self, sample: Sample) -> Sample:

@@ -81,7 +81,7 @@ class ExLlamaV2Engine:
         if job.json_schema is not None:
             answered = job.prompt_ids[len(job.prompt_ids) - job.resumed :]
             assert grammars is not None, "Feature.JSON_SCHEMA is there without end tokens"
-            grammar = grammars.json_schema(job.json_schema, answered)
+            grammar = grammars.json_schema(job.json_schema, answered, job.cache_salt)
         batch.add(Answer(job, library, tokenizer, loaded.padded_vocabulary, grammar))
 
     def step(self) -> list[Sampled | JobFailed]:

@@ -30,6 +30,7 @@ class Library:
     torch: Foreign
     exllamav2: Foreign
     generator: Foreign  # exllamav2.generator
+    pages: Foreign  # the module of it that keeps the pages of the cache
     attention: str  # which attention runs, for the operator
     has_flash_attn: bool
     device: str  # "cuda:1 NVIDIA H200"
@@ -57,11 +58,13 @@ def open_library(gpu: int, tell: Callable[[float], None]) -> Library:
             f"exllamav2 must be {EXLLAMAV2_VERSION}, found {version}: {INSTALL}", ExitCode.CONFIG
         )
     attention = _choose_attention(_import("exllamav2.attn"))
+    generator = _import("exllamav2.generator")
     tell(0.9)
     return Library(
         torch=torch,
         exllamav2=exllamav2,
-        generator=_import("exllamav2.generator"),
+        generator=generator,
+        pages=_import(generator.ExLlamaV2DynamicJob.__module__),
         attention=attention,
         has_flash_attn=attention.startswith(_FLASH_ATTN),
         device=f"cuda:{gpu} {torch.cuda.get_device_name(0)}",

@@ -100,7 +100,7 @@ class LlamaCppEngine:
                     param="response_format",
                 )
             answered = job.prompt_ids[len(job.prompt_ids) - job.resumed :]
-            grammar = self._grammars.json_schema(job.json_schema, answered)
+            grammar = self._grammars.json_schema(job.json_schema, answered, job.cache_salt)
         self._waiting.append(Waiting(job, Sampler(job, grammar), list(job.prompt_ids)))
 
     def step(self) -> list[Sampled | JobFailed]:
@@ -202,7 +202,7 @@ class LlamaCppEngine:
         while self._waiting:
             first = self._waiting[0]
             exact = first.prompt_tokens if self._model.is_exact else None
-            sequence = self._sequences.acquire(first.token_ids, exact)
+            sequence = self._sequences.acquire(first.token_ids, exact, first.job.cache_salt)
             if sequence is None:
                 return
             self._waiting.popleft()

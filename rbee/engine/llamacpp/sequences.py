@@ -7,6 +7,8 @@ side by side, and a gap between two is filled by a token that is thrown away.
 
 Rule 1: `Sequences` is the only writer of what the cache holds. What a `Sequence` lists is in
         the cache; nothing else is, once a step is over.
+Rule 2: what a job has computed is found by jobs with the same salt alone, whether it still runs
+        or is kept.
 """
 
 import sys
@@ -32,6 +34,7 @@ class Sequence:
     number: int
     token_ids: list[int] = field(default_factory=list)  # computed, and in the cache
     is_taken: bool = False  # by a job; else what it holds is kept for its prefix
+    salt: bytes = b""  # of the job that has it, or had it last
     used_at: int = 0  # grows with each use
     shared_max: int = sys.maxsize  # of its tokens others may take over so many, the first ones
 
@@ -54,7 +57,9 @@ class Sequences:
         self._uses = 0
         self._fillers: list[Sequence] = []
 
-    def acquire(self, token_ids: Items[int], exact: int | None = None) -> Sequence | None:
+    def acquire(
+        self, token_ids: Items[int], exact: int | None = None, salt: bytes = b""
+    ) -> Sequence | None:
         """Give a job a sequence that already holds as much of its prompt as is known.
 
         At least the last token of the prompt is left to compute: its logits are wanted.
@@ -62,6 +67,7 @@ class Sequences:
         Args:
           exact: tokens of the prompt, where each must have been computed as `plan_exact` has it:
             two are left to compute then, and what follows the prompt is nobody else's.
+          salt: prompts are known to those who have the same one.
         Returns:
           None: no sequence is free.
         """
@@ -69,7 +75,7 @@ class Sequences:
         if not free:
             return None
         wanted = list(token_ids[: -1 if exact is None else max(0, exact - 2)])
-        source, length = self._longest_prefix(wanted)
+        source, length = self._longest_prefix(wanted, salt)
         target = self._place(free, source, length)
         if source is not None and target is not source:
             self._drop(target, 0)
@@ -77,7 +83,7 @@ class Sequences:
             target.token_ids = list(source.token_ids)
         if len(target.token_ids) > length:
             self._drop(target, length)
-        target.is_taken = True
+        target.is_taken, target.salt = True, salt
         target.shared_max = sys.maxsize if exact is None else exact
         self._note_use(target)
         return target
@@ -116,9 +122,11 @@ class Sequences:
             self._drop(sequence, 0)
         return bool(kept)
 
-    def _longest_prefix(self, wanted: list[int]) -> tuple[Sequence | None, int]:
+    def _longest_prefix(self, wanted: list[int], salt: bytes) -> tuple[Sequence | None, int]:
         best, best_length = None, 0
         for sequence in self._all:
+            if sequence.salt != salt:
+                continue
             length = min(common_length(sequence.token_ids, wanted), sequence.shared_max)
             if not self._can_share and (sequence.is_taken or length < len(sequence.token_ids)):
                 continue

@@ -9,7 +9,7 @@ Rule 2: a generation tells its reply exactly one end: `answer`, `end` or `fail`;
         `abandon`. However it ends, no ask of it stays open.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
@@ -20,6 +20,7 @@ from rbee.errors import ErrorCode, RequestError
 from rbee.rate_limits import Priority
 from rbee.supervisor.access.access import Access
 from rbee.supervisor.access.allowances import Lease
+from rbee.supervisor.access.cache_salts import CacheSalts
 from rbee.supervisor.access.principal import Principal
 from rbee.supervisor.api.events import DONE, KEEP_ALIVE
 from rbee.supervisor.api.open_requests import OpenRequests
@@ -74,6 +75,7 @@ class Surroundings:
     open_requests: OpenRequests
     audit: Audit = NO_AUDIT
     access: Access | None = None  # None: nobody is limited
+    cache_salts: CacheSalts = field(default_factory=CacheSalts)
 
 
 class Generation:
@@ -85,9 +87,9 @@ class Generation:
 
     # Far memory is what a token costs most: each stream's objects are few, and small.
     __slots__ = (
-        "_access", "_choices", "_commented_s", "_failovers", "_generator", "_has_begun", "_ids",
-        "_is_over", "_lease", "_limits", "_open_requests", "_order", "_progress_s", "_reply",
-        "_request_ids", "_shape", "_started_s", "_unfinished", "_visit",
+        "_access", "_cache_salt", "_choices", "_commented_s", "_failovers", "_generator",
+        "_has_begun", "_ids", "_is_over", "_lease", "_limits", "_open_requests", "_order",
+        "_progress_s", "_reply", "_request_ids", "_shape", "_started_s", "_unfinished", "_visit",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  # all that makes an answer
@@ -103,6 +105,7 @@ class Generation:
     ) -> None:
         self._open_requests = surroundings.open_requests
         self._generator = surroundings.generator
+        self._cache_salt = surroundings.cache_salts.of(visit.principal)
         self._access = surroundings.access
         self._lease: Lease | None = None
         self._ids = (answer_id, visit.correlation_id)
@@ -180,6 +183,7 @@ class Generation:
             ask, choice,
             remaining_s=remaining_s, correlation_id=self._visit.correlation_id,
             priority=Priority.NORMAL if principal is None else principal.limits.priority,
+            cache_salt=self._cache_salt,
         )  # fmt: skip
         if self._is_over:
             self._generator.cancel(request_id, self._visit.outcome)

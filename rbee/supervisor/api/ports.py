@@ -51,7 +51,7 @@ class Sink(Protocol):
 class Generator(Protocol):
     """Takes asks, and gives each to a worker."""
 
-    def submit(
+    def submit(  # noqa: PLR0913  # all that is said of an ask
         self,
         ask: Ask,
         sink: Sink,
@@ -59,8 +59,12 @@ class Generator(Protocol):
         remaining_s: float,
         correlation_id: str,
         priority: Priority = Priority.NORMAL,
+        cache_salt: bytes = b"",
     ) -> int:
         """Admit one ask; its answer goes to ``sink``, never before this returns.
+
+        Args:
+          cache_salt: what engines keep of one ask is reused for those with the same one alone.
 
         Returns:
           The request's id, for `cancel`.

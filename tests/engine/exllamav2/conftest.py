@@ -114,6 +114,7 @@ class Driver:
         *,
         json_schema: str | None = None,
         resumed: int = 0,
+        cache_salt: bytes = b"",
         **sampling: Any,
     ) -> Any:
         ids = (
@@ -123,7 +124,15 @@ class Driver:
         )
         sampling.setdefault("temperature", 0.0)
         self.engine.enqueue(
-            Job(job_id, tuple(ids), tokens_max, Sampling(**sampling), json_schema, resumed)
+            Job(
+                job_id,
+                tuple(ids),
+                tokens_max,
+                Sampling(**sampling),
+                json_schema,
+                resumed,
+                cache_salt,
+            )
         )
 
     def run(self, steps_max: int = 20_000) -> Any:

@@ -42,7 +42,7 @@ class Grammars:
     def __init__(self, grammar: Any) -> None:
         self.grammar = grammar
 
-    def json_schema(self, schema: Any, token_ids: Any = ()) -> Any:
+    def json_schema(self, schema: Any, token_ids: Any = (), salt: bytes = b"") -> Any:
         return self.grammar
 
 

@@ -4,11 +4,11 @@
 # mypy: ignore-errors
 # ruff: noqa: ANN001, ANN003, ANN201, ANN202, ANN204, RUF013
 
+import hashlib
 import random
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ PAGED_PAGE_SIZE = 256
 __all__ = ["ExLlamaV2DynamicGenerator", "ExLlamaV2DynamicJob", "ExLlamaV2Sampler"]
 
 
-@dataclass
-class _Page:
-    prefix: tuple  # the tokens up to the end of this page, when it is full
-    references: int = 0
+def _tensor_hash_checksum(page_ids, prev_hash):
+    """The name under which the real one looks it up, at each page."""
+    hasher = hashlib.blake2b(prev_hash or b"", digest_size=16)
+    hasher.update(repr(page_ids).encode())
+    return hasher.digest()
 
 
 class ExLlamaV2DynamicGenerator:
@@ -67,7 +68,8 @@ class ExLlamaV2DynamicGenerator:
 
     def reset_page_table(self):
         self.free_pages = self.max_pages
-        self.prefixes = set()  # full pages whose keys and values are in the cache
+        self.page_hashes = set()  # of full pages whose keys and values are in the cache
+        self.all_pages = []  # it knows no page that is not full
 
     def warmup(self):
         raise AssertionError("the adapter warms up with its own prompts")
@@ -175,12 +177,16 @@ class ExLlamaV2DynamicJob:
         assert all(isinstance(each, int) for each in self.stop_tokens)
         self.filters = filters or []
         self.identifier, self.max_skips, self.skips = identifier, max_skips, 0
-        self.held = []
+        self.held, self.sequences, self.cached_pages = [], [], 0
 
     def prepare_for_queue(self, generator, serial_number: int):
         self.generator, self.serial_number = generator, serial_number
         longest = len(self.ids) + self.max_new_tokens
         self.pages = -(-longest // PAGED_PAGE_SIZE)
+        self.page_hashes, previous = [], None
+        for end in range(PAGED_PAGE_SIZE, len(self.ids), PAGED_PAGE_SIZE):
+            previous = _tensor_hash_checksum(self.ids[end - PAGED_PAGE_SIZE : end], previous)
+            self.page_hashes.append(previous)
         assert self.pages <= generator.max_pages, f"Job requires {self.pages} pages"
 
     def is_prefill_done(self):
@@ -191,17 +197,17 @@ class ExLlamaV2DynamicJob:
             return
         last = len(self.ids) - 1
         cached = self.kv_position
-        while cached + PAGED_PAGE_SIZE <= last and self._prefix(cached) in self.generator.prefixes:
+        for each in self.page_hashes[cached // PAGED_PAGE_SIZE :]:
+            if each not in self.generator.page_hashes:
+                break
+            self.cached_pages += 1
             cached += PAGED_PAGE_SIZE
         size = self.generator.max_chunk_size
         end = min((cached + size) // PAGED_PAGE_SIZE * PAGED_PAGE_SIZE, last)
-        for at in range(cached, end - PAGED_PAGE_SIZE + 1, PAGED_PAGE_SIZE):
-            self.generator.prefixes.add(self._prefix(at))
+        pages = self.page_hashes[cached // PAGED_PAGE_SIZE : end // PAGED_PAGE_SIZE]
+        self.generator.page_hashes.update(pages)
         self.kv_position = end
         results.append(self.result("prefill", eos=False, curr_progress=end, max_progress=last))
-
-    def _prefix(self, at):
-        return tuple(self.ids[: at + PAGED_PAGE_SIZE])
 
     def receive_logits(self, logits):
         if self.new_tokens == 0:
