@@ -16,7 +16,7 @@ import trio
 
 from rbee.chaos.drill import Report
 from rbee.chaos.processes import adopt_orphans, end_children, heed_sigterm
-from rbee.chaos.scenario import Absent, Scenario
+from rbee.chaos.scenario import Absent, Need, Scenario
 
 # A drill ends by itself within its scenario's limit and what its end takes.
 END_MORE_S: Final = 60.0
@@ -53,16 +53,24 @@ def plan(scenarios: Iterable[Scenario], seeds: int, rounds: int) -> list[Drill]:
 def split_by_needs(scenarios: Iterable[Scenario]) -> tuple[list[Scenario], list[Absent]]:
     """Those that can be put to a server on this machine, and the others with the reason."""
     possible, others = [], []
-    is_root = os.geteuid() == 0
-    has_pids = (_PIDS_CGROUP / "cgroup.procs").exists()
+    lacking = _lacking()
     for scenario in scenarios:
-        if "root" in scenario.needs and not is_root:
-            others.append(Absent(scenario.name, "not on this machine: needs root"))
-        elif "cgroup v1" in scenario.needs and not has_pids:
-            others.append(Absent(scenario.name, "not on this machine: needs cgroup version 1"))
+        told = [lacking[need] for need in scenario.needs if need in lacking]
+        if told:
+            others.append(Absent(scenario.name, f"not on this machine: needs {told[0]}"))
         else:
             possible.append(scenario)
     return possible, others
+
+
+def _lacking() -> dict[Need, str]:
+    """What drills may need and this machine has not, in words."""
+    needs: dict[Need, tuple[bool, str]] = {
+        "root": (os.geteuid() == 0, "root"),
+        "cgroup v1": ((_PIDS_CGROUP / "cgroup.procs").exists(), "cgroup version 1"),
+        "openssl": (shutil.which("openssl") is not None, "the openssl command"),
+    }
+    return {need: words for need, (is_there, words) in needs.items() if not is_there}
 
 
 def hold(drills: Sequence[Drill], jobs: int, tell: Callable[[Report, Path], None]) -> bool:

@@ -1,6 +1,7 @@
 """Clients of the server under test: each asks again as soon as it was answered."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +19,9 @@ _LOOK_EVERY_S: Final = 0.01
 AGAIN_AFTER_S: Final = 0.1
 # and for the same, where it may, after this: the least that a `Retry-After` says.
 RETRY_AFTER_S: Final = 1.0
+
+OpenClient = Callable[[float], httpx2.AsyncClient]
+"""Makes a client of the server, with that timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +58,9 @@ class Tally:
 class Clients:
     """Ask until told to stop; `tally` has what came of it."""
 
-    def __init__(self, url: str, load: Load, ask_next: AskNext) -> None:
+    def __init__(self, url: str, load: Load, ask_next: AskNext, open_client: OpenClient) -> None:
         self.tally: Final = Tally()
+        self.open_client: Final = open_client
         self.open = 0
         self.begun = 0  # requests of which something has come
         self._url = url
@@ -68,7 +73,7 @@ class Clients:
     async def run(self) -> None:
         """Returns once `stop` was said and the last answer has come."""
         async with (
-            open_client(self._load.timeout_s) as client,
+            self.open_client(self._load.timeout_s) as client,
             trio.open_nursery() as nursery,
         ):
             for _ in range(self._load.clients):
@@ -143,9 +148,3 @@ class Clients:
             self.tally.add(judged)
             if judged.end is not End.SERVED:
                 await trio.sleep(AGAIN_AFTER_S)
-
-
-def open_client(timeout_s: float) -> httpx2.AsyncClient:
-    """A client with as many connections as it likes."""
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx2.AsyncClient(timeout=timeout_s, limits=limits, trust_env=False)

@@ -26,7 +26,8 @@ from rbee.chaos.prober import Prober
 from rbee.chaos.processes import descriptors, end_children
 from rbee.chaos.scenario import Scenario
 from rbee.chaos.scene import LOOK_EVERY_S, SERVING, Row, Scene
-from rbee.chaos.server import START_TIMEOUT_S, DrillError, Server, Setting
+from rbee.chaos.server import START_TIMEOUT_S, DrillError, Server
+from rbee.chaos.setting import Setting
 from rbee.chaos.verdict import Findings, judge
 
 _Seen = TypeVar("_Seen")
@@ -80,8 +81,11 @@ async def run_drill(scenario: Scenario, seed: int, folder: Path, short: Path) ->
         if limit.cancelled_caught:
             found.broken = f"the drill took more than {scenario.limit_s:g} s"
         await _look_behind(drill)
-        if found.exit_code == -signal.SIGKILL:
-            await _succeed(drill, Server(folder, short, scenario.setting))
+        is_looked_at = scenario.successor is not None and not found.broken
+        if found.exit_code == -signal.SIGKILL or is_looked_at:
+            successor = Server(folder, short, scenario.setting)
+            successor.know_key(server.key)
+            await _succeed(drill, successor)
         found.audit = await server.verify_audit()
     except* DrillError as errors:
         found.broken = "; ".join(messages(errors))
@@ -106,13 +110,17 @@ class _Drill:
         self._chance = chance
 
     async def run(self) -> None:
+        if self.scenario.setting.has_key:
+            await self.server.make_key()
         async with trio.open_nursery() as nursery:
             await nursery.start(self.server.run)
             await self.server.wait_listening()
             await self._wait_ready()
             self.instances = instances(await self._worker_pids())
             ask_next = await self._ask_next()
-            clients = Clients(self.server.url, self.scenario.load, ask_next)
+            clients = Clients(
+                self.server.url, self.scenario.load, ask_next, self.server.open_client
+            )
             self.found.tally = clients.tally
             scene = Scene(self.server, clients, self._chance)
             self.notes = scene.notes
@@ -208,15 +216,18 @@ async def _look_behind(drill: _Drill) -> None:
 
 
 async def _succeed(drill: _Drill, successor: Server) -> None:
-    """Start the next server in the place of one that was killed; it must find its way."""
+    """Start the next server in the place of the one that has ended; it must find its way."""
     async with trio.open_nursery() as nursery:
         await nursery.start(successor.run)
         await successor.wait_listening()
         left, _ = await wait_processes_gone(was_killed=True, spared={successor.pid})
         await successor.wait_event("serving")
+        if drill.scenario.successor is not None:
+            await drill.scenario.successor(successor)
         successor.signal(signal.SIGTERM)
         await successor.wait_ended(drill.scenario.expected.end_s)
-    if successor.exit_code != 0 or successor.errors:
+    is_as_told = set(successor.errors) == drill.scenario.expected.successor_errors
+    if successor.exit_code != 0 or not is_as_told:
         told = f"exit code {successor.exit_code}, errors {dict(successor.errors)}"
         raise DrillError(f"the next server in its place: {told}")
     drill.found.left += left + find_files(successor.run_dir, drill.instances)

@@ -1,12 +1,20 @@
-"""What must lie there before a server is started: half a model, a small disk."""
+"""What must lie there before a server is started: half a model, a small disk, secrets."""
 
 import ctypes
 import os
+import secrets
+import ssl
+import subprocess
 from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from rbee.chaos.processes import adopt_orphans, heed_sigterm
+
+# Secrets of a server, in the folder of its configuration.
+CERTIFICATE: Final = "certificate.pem"
+TLS_KEY: Final = "key.pem"
+AUDIT_SECRET: Final = "audit-secret"  # noqa: S105  # a name
 
 SMALL_DISK_BYTES: Final = 512 * 1024
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108  # a mount point
@@ -22,6 +30,36 @@ def truncate_bee_tiny(folder: Path) -> None:
     [source] = [entry for entry in models.iterdir() if entry.name.endswith(".gguf")]
     whole = source.read_bytes()
     (folder / "half.gguf").write_bytes(whole[: len(whole) // 2])
+
+
+def make_secrets(folder: Path) -> None:
+    """A certificate for 127.0.0.1 with its key, and a secret that seals the audit log."""
+    make_certificate(folder / CERTIFICATE, folder / TLS_KEY)
+    write_secret(folder / AUDIT_SECRET, secrets.token_urlsafe(32).encode())
+
+
+def make_certificate(certificate: Path, key: Path) -> None:
+    """Raises: OSError, subprocess.CalledProcessError: the openssl command does not make one."""
+    subprocess.run(  # noqa: S603  # no word of it is anybody else's
+        [  # noqa: S607
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+            "-nodes", "-days", "30", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate),
+        ],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    key.chmod(0o600)
+
+
+def write_secret(path: Path, secret: bytes) -> None:
+    """Write a file that is closed to others from its begin."""
+    path.touch(0o600)
+    path.write_bytes(secret)
+
+
+def trusting(folder: Path) -> ssl.SSLContext:
+    """For clients of a server whose certificate was made there."""
+    return ssl.create_default_context(cafile=str(folder / CERTIFICATE))
 
 
 def prepare_process() -> None:

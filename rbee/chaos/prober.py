@@ -12,7 +12,7 @@ import trio
 
 from rbee.chaos.answers import End
 from rbee.chaos.asks import AskNext
-from rbee.chaos.clients import Clients, open_client
+from rbee.chaos.clients import Clients
 
 EVERY_S: Final = 0.2
 OPEN_MAX: Final = 100
@@ -40,7 +40,7 @@ class Prober:
 
         What was not served is in the clients' tally.
         """
-        async with open_client(TIMEOUT_S) as client, trio.open_nursery() as nursery:
+        async with self._clients.open_client(TIMEOUT_S) as client, trio.open_nursery() as nursery:
             while not self._is_stopping:
                 await self._clients.wait_may_ask()
                 if self._open < OPEN_MAX:

@@ -8,13 +8,16 @@ from typing import Final, Literal
 from rbee.chaos.asks import AskNext
 from rbee.chaos.clients import Load
 from rbee.chaos.scene import Scene
-from rbee.chaos.server import Setting
+from rbee.chaos.server import Server
+from rbee.chaos.setting import Setting
 
 # What an operator is promised: served again without him, after any single fault.
 SERVED_AGAIN_S: Final = 10.0
 
 # From SIGTERM to the end: what is open is answered, then the stop ladder.
 END_S: Final = 12.0
+
+Need = Literal["root", "cgroup v1", "openssl"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,7 @@ class Expected:
     # Errors in the log: each of `errors` at least once, of `errors_too` maybe, no other.
     errors: frozenset[str] = frozenset()
     errors_too: frozenset[str] = frozenset()
+    successor_errors: frozenset[str] = frozenset()  # in the log of the next server, just these
     refusals: frozenset[str] = frozenset()  # documented codes that may stand for an answer
     may_cut: bool = False  # the server itself is ended: answers may break off, or never begin
     away_s: float = SERVED_AGAIN_S  # for so long no new request may be served
@@ -35,6 +39,9 @@ class Expected:
     may_refuse_connections: bool = False  # for a while
     is_next_to_clean: bool = False  # what is left is ended by the next server
 
+
+Check = Callable[[Server], Awaitable[None]]
+"""Looks at a server that serves; a `DrillError` says what is wrong with it."""
 
 Fault = Callable[[Scene], Awaitable[None]]
 """Makes one thing go wrong, and returns when it has. Its docstring says what."""
@@ -56,9 +63,10 @@ class Scenario:
     models: tuple[str, ...] = ("first",)  # those that must be served before and after
     expected: Expected = field(default_factory=Expected)
     ends: Literal["after", "by fault"] = "after"  # after the fault was mended, by SIGTERM
+    successor: Check | None = None  # a next server is started in its place, and looked at
     is_quick: bool = False  # one of those that the project's own tests run
     is_alone: bool = False  # it takes the whole machine: nothing else may be measured beside it
-    needs: tuple[Literal["root", "cgroup v1"], ...] = ()
+    needs: tuple[Need, ...] = ()
     limit_s: float = 90.0  # for the whole drill
 
     @property

@@ -11,7 +11,7 @@ import trio
 
 from rbee.chaos.answers import End, Judged
 from rbee.chaos.asks import count_to
-from rbee.chaos.clients import Clients, open_client
+from rbee.chaos.clients import Clients
 from rbee.chaos.processes import signal_child
 from rbee.chaos.server import DrillError, Server
 
@@ -106,7 +106,7 @@ class Scene:
         asked = count_to(tokens, self.chance, prompt=prompt, model=model)
         asked.body["n"] = 1
         try:
-            async with open_client(self._timeout_s) as client:
+            async with self.server.open_client(self._timeout_s) as client:
                 return await self.clients.ask(client, asked)
         except httpx2.ConnectError as error:
             raise DrillError(f"the server takes no connection: {error}") from error

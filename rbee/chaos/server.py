@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import httpx2
 import trio
 
+from rbee.chaos.clock import clock_environment, set_clock
+from rbee.chaos.preparations import AUDIT_SECRET, trusting
+from rbee.chaos.setting import Setting
 from rbee.errors import RbeeError
 
 START_TIMEOUT_S: Final = 60.0
@@ -30,62 +31,9 @@ END_S: Final = 8.0
 EVENTS_MAX: Final = 100_000
 OF_EACH_REQUEST: Final = "request_done"
 
-_CONFIG: Final = """\
-[server]
-bind = "127.0.0.1:0"
-run_dir = "{run_dir}"
-state_dir = "{state_dir}"
-drain_s = 6
-dumpable = true  # a drill counts its descriptors from outside
-{setting.server}
-[worker]
-beat_s = 1
-step_stall_s = 3
-step_stall_s_min = 3
-{setting.worker}
-[restart]
-{setting.restart}
-[[model]]
-ref = "{setting.engine}"
-name = "first"
-slots = {setting.slots}
-{setting.model}
-[model.synthetic]
-tokens_per_s = {setting.tokens_per_s}
-{setting.synthetic}
-"""
-_SECOND: Final = """
-[[model]]
-name = "second"
-{second}
-"""
-
 
 class DrillError(RbeeError):
     """The drill did not go as it must: the server's fault, or the drill could not be held."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """The configuration of the server, as lines of its TOML sections."""
-
-    slots: int = 2
-    engine: Literal["synthetic", "bee-tiny"] = "synthetic"
-    tokens_per_s: float = 100.0  # of the synthetic engine
-    server: str = ""
-    worker: str = ""
-    restart: str = ""
-    model: str = ""
-    synthetic: str = ""
-    second: str = ""  # lines of a second [[model]], "second"; {folder} is where `prepare` writes
-    prepare: Callable[[Path], None] | None = None  # what must lie there before it starts
-    small_disk: Literal["", "run", "state"] = ""  # which directory lies on one
-
-    def as_toml(self, folder: Path, run_dir: Path, state_dir: Path) -> str:
-        text = _CONFIG.format(setting=self, run_dir=run_dir, state_dir=state_dir)
-        if not self.second:
-            return text
-        return text + _SECOND.format(second=self.second.replace("{folder}", str(folder)))
 
 
 class Server:
@@ -107,7 +55,8 @@ class Server:
         self._setting = setting
         self._changed = trio.Event()
         self._process: trio.Process | None = None
-        self._client = httpx2.AsyncClient(timeout=ASK_TIMEOUT_S, trust_env=False)
+        self._key = ""
+        self._client: httpx2.AsyncClient | None = None
 
     @property
     def pid(self) -> int:
@@ -123,9 +72,63 @@ class Server:
         return self._setting
 
     @property
+    def folder(self) -> Path:
+        return self._folder
+
+    @property
+    def key(self) -> str:
+        """Of an admin; "": it asks for none."""
+        return self._key
+
+    @property
+    def _asking(self) -> httpx2.AsyncClient:
+        assert self._client is not None, "nobody knows yet where the server listens"
+        return self._client
+
+    @property
     def _running(self) -> trio.Process:
         assert self._process is not None, "the server was not started"
         return self._process
+
+    async def make_key(self) -> None:
+        """Make the first key, as an operator does. Before it is started.
+
+        Raises:
+          DrillError: it could not be made.
+        """
+        path = self._folder / "admin.key"
+        where = ["--state-dir", str(self.state_dir), "--key-file", str(path)]
+        code, told = await _command("init", *where)
+        if code != 0:
+            raise DrillError(f"rbee init, code {code}: {told}")
+        self._key = path.read_text("ascii").strip()
+
+    def know_key(self, key: str) -> None:
+        """Show that key, of a server that was in this one's place."""
+        self._key = key
+
+    def open_client(self, timeout_s: float, key: str | None = None) -> httpx2.AsyncClient:
+        """A client with as many connections as it likes, and the drill's key if there is one.
+
+        Args:
+          key: another one; "": none.
+        """
+        shown = self._key if key is None else key
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        return httpx2.AsyncClient(
+            timeout=timeout_s, limits=limits, trust_env=False,
+            headers={"Authorization": f"Bearer {shown}"} if shown else {},
+            verify=trusting(self._folder) if self._setting.has_tls else True,
+        )  # fmt: skip
+
+    def move_clock(self, offset_s: float) -> None:
+        """Have its wall clock go that far from the machine's."""
+        set_clock(self._folder, offset_s)
+
+    def _own_environment(self) -> dict[str, str]:
+        if not self._setting.has_own_clock:
+            return {}
+        return clock_environment(self._folder)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start it and read its log to the end. Cancelling ends and reaps it.
@@ -141,7 +144,7 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **self._own_environment()},
         )
         try:
             async with trio.open_nursery() as nursery:
@@ -152,7 +155,8 @@ class Server:
         finally:
             with trio.CancelScope(shield=True):
                 await self._end()
-                await self._client.aclose()
+                if self._client is not None:
+                    await self._client.aclose()
 
     async def _end(self) -> None:
         """End it, by SIGTERM if it can: so it takes away what it has made."""
@@ -170,18 +174,23 @@ class Server:
     async def wait_listening(self) -> None:
         event = await self.wait_event("supervisor_started")
         self.url = event["url"]
+        self._client = self.open_client(ASK_TIMEOUT_S)
 
-    async def wait_event(self, name: str, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
+    async def wait_event(
+        self, name: str, timeout_s: float = START_TIMEOUT_S, number: int = 1
+    ) -> dict[str, Any]:
         """The first event of that name, whether it has come already or not.
 
+        Args:
+          number: 2: the second, and so on.
         Raises:
           DrillError: it did not come.
         """
         with trio.move_on_after(timeout_s):
             while True:
-                found = next((each for each in self.events if each["event"] == name), None)
-                if found is not None:
-                    return found
+                found = [each for each in self.events if each["event"] == name]
+                if len(found) >= number:
+                    return found[number - 1]
                 if self.exit_code is not None:
                     raise DrillError(f"the server ended ({self.exit_code}) without {name!r}")
                 await self._changed.wait()
@@ -223,7 +232,15 @@ class Server:
 
     async def get(self, path: str, timeout_s: float = ASK_TIMEOUT_S) -> httpx2.Response:
         """Raises: httpx2.HTTPError."""
-        return await self._client.get(self.url + path, timeout=timeout_s)
+        return await self._asking.get(self.url + path, timeout=timeout_s)
+
+    async def delete(self, path: str) -> httpx2.Response:
+        """Raises: httpx2.HTTPError."""
+        return await self._asking.delete(self.url + path)
+
+    async def post(self, path: str, body: dict[str, Any]) -> httpx2.Response:
+        """Raises: httpx2.HTTPError."""
+        return await self._asking.post(self.url + path, json=body)
 
     async def workers(self) -> list[dict[str, Any]]:
         """All slots, as operators see them.
@@ -244,7 +261,7 @@ class Server:
         Raises:
           DrillError: it was refused.
         """
-        answer = await self._client.post(f"{self.url}/v1/rbee/workers/{slot}/{word}")
+        answer = await self._asking.post(f"{self.url}/v1/rbee/workers/{slot}/{word}")
         if answer.status_code != 202:
             raise DrillError(f"{word} of {slot}: status {answer.status_code}")
 
@@ -254,12 +271,10 @@ class Server:
         Returns:
           What is wrong with it; "" when nothing is.
         """
-        command = [sys.executable, "-m", "rbee", "audit", "verify", str(self.state_dir / "audit")]
-        done = await trio.run_process(
-            command, capture_stdout=True, capture_stderr=True, check=False, stdin=subprocess.DEVNULL
-        )
-        told = (done.stdout + done.stderr).decode("utf-8", "replace").strip()
-        return "" if done.returncode == 0 else f"the audit log, code {done.returncode}: {told}"
+        secret = self._folder / AUDIT_SECRET
+        seal = ["--secret-file", str(secret)] if secret.exists() else []
+        code, told = await _command("audit", "verify", *seal, str(self.state_dir / "audit"))
+        return "" if code == 0 else f"the audit log, code {code}: {told}"
 
     async def _read_log(self) -> None:
         assert self._running.stderr is not None
@@ -280,6 +295,15 @@ class Server:
     def _tell_changed(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+async def _command(*words: str) -> tuple[int, str]:
+    """Run `rbee` with these words: its exit code, and what it said."""
+    done = await trio.run_process(
+        [sys.executable, "-m", "rbee", *words],
+        stdin=subprocess.DEVNULL, capture_stdout=True, capture_stderr=True, check=False,
+    )  # fmt: skip
+    return done.returncode, (done.stdout + done.stderr).decode("utf-8", "replace").strip()
 
 
 def _event(line: bytes) -> dict[str, Any]:

@@ -204,18 +204,25 @@ async def starve(scene: Scene) -> None:
 
 async def _fill_and_kill(scene: Scene, folder: Path) -> None:
     await scene.moment()
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    try:
+    with disk_full(folder):
         row = await scene.busy_worker()
         scene.strike()
         scene.signal_worker(row)
         await trio.sleep(HELD_S)
+    scene.strike()
+
+
+@contextmanager
+def disk_full(folder: Path) -> Iterator[None]:
+    """Take what room there is on the disk of that folder. It should be a small one."""
+    filler = folder / "filler"
+    try:
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        yield
     finally:
         filler.unlink()
-    scene.strike()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ QUICK = [scenario for scenario in SCENARIOS.values() if scenario.is_quick]
 MADE = """
 import signal, subprocess, sys, trio, msgspec
 from pathlib import Path
+from rbee.chaos.deeds import Deeds, check_doors_closed
 from rbee.chaos.drill import run_drill
 from rbee.chaos.preparations import prepare_process
 from rbee.chaos.scenario import Expected, Scenario
@@ -34,7 +35,16 @@ from rbee.chaos.worker_faults import end_busy_by
 async def leave_a_process(scene):
     subprocess.Popen(["/bin/sleep", "60"], start_new_session=True)
 
-fault = {"kill": end_busy_by(signal.SIGKILL), "leave": leave_a_process}[sys.argv[1]]
+async def make_a_key(scene):
+    await Deeds(scene).make()
+
+async def try_the_door(scene):
+    await check_doors_closed(scene.server)
+
+fault = {
+    "kill": end_busy_by(signal.SIGKILL), "leave": leave_a_process, "make": make_a_key,
+    "try": try_the_door,
+}[sys.argv[1]]
 prepare_process()
 folder = Path(sys.argv[2])
 short = folder / "s"
@@ -137,6 +147,21 @@ def test_a_process_that_is_left_behind_is_told_and_ended(tmp_path: Path) -> None
     assert problem.startswith("left behind: process ")
     pid = int(problem.split()[3])
     assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize(
+    ("which", "told"),
+    [
+        ("make", "a key to be made: status 403, 'permission_denied'"),
+        ("try", "who must not come in gets status 200"),
+    ],
+)
+def test_a_deed_that_goes_otherwise_than_documented_fails_its_drill(
+    which: str, told: str, tmp_path: Path
+) -> None:
+    report = held(which, tmp_path)
+    assert not report["passed"]
+    assert report["problems"] == [told]
 
 
 def test_an_unknown_scenario_is_said_plainly() -> None:

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from rbee.chaos.answers import RETRIABLE, Asked, End, Judged
 from rbee.chaos.asks import count_to
-from rbee.chaos.clients import Clients, Load, Tally, open_client
+from rbee.chaos.clients import Clients, Load, Tally
 from rbee.chaos.hour.figures import Figures, counts, judge
 from rbee.chaos.hour.mix import MIX
 from rbee.chaos.hour.plan import Orders, plan
@@ -78,12 +78,16 @@ def test_what_may_be_asked_again_is_what_the_document_says() -> None:
     assert set(told) == RETRIABLE
 
 
+def plain_client(timeout_s: float) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(timeout=timeout_s, trust_env=False)
+
+
 class Scripted(Clients):
     """Clients of a server that answers so, one after the other."""
 
     def __init__(self, tries: int, *answers: Judged) -> None:
         asked = count_to(2, random.Random(1))
-        super().__init__("http://localhost", Load(tries=tries), lambda: asked)
+        super().__init__("http://localhost", Load(tries=tries), lambda: asked, plain_client)
         self.answers = list(answers)
 
     async def ask(self, client: httpx2.AsyncClient, asked: Asked) -> Judged:
@@ -108,7 +112,7 @@ async def test_a_client_asks_again_where_the_document_says_so(
     answers: tuple[Judged, ...], ending: Judged, retried: int, autojump_clock: MockClock
 ) -> None:
     clients = Scripted(3, *answers)
-    async with open_client(1) as client:
+    async with plain_client(1) as client:
         assert await clients.ask_to_the_end(client, count_to(2, random.Random(1))) == ending
     assert clients.tally.retried == retried
     assert clients.answers == []

@@ -5,7 +5,7 @@ from typing import Final
 from rbee.chaos import client_faults as faults
 from rbee.chaos.engine_faults import PROMPT
 from rbee.chaos.scenario import Expected, Scenario
-from rbee.chaos.server import Setting
+from rbee.chaos.setting import Setting
 
 OF_CLIENTS: Final = (
     Scenario(name="clients-vanish", fault=faults.vanish, is_quick=True),

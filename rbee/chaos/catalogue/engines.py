@@ -7,7 +7,7 @@ from rbee.chaos import engine_faults as faults
 from rbee.chaos.clients import Load
 from rbee.chaos.preparations import truncate_bee_tiny
 from rbee.chaos.scenario import Expected, Scenario
-from rbee.chaos.server import Setting
+from rbee.chaos.setting import Setting
 
 FAILED: Final = frozenset({"worker_failed"})
 GIVEN_UP: Final = frozenset({"worker_failed", "slot_failed", "not_serving"})

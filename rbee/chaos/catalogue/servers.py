@@ -3,11 +3,13 @@
 from dataclasses import replace
 from typing import Final
 
+from rbee.chaos import clock_faults, reload_faults
 from rbee.chaos import server_faults as faults
 from rbee.chaos.clients import Load
 from rbee.chaos.engine_faults import PROMPT
+from rbee.chaos.preparations import AUDIT_SECRET, CERTIFICATE, TLS_KEY, make_secrets
 from rbee.chaos.scenario import Expected, Scenario
-from rbee.chaos.server import Setting
+from rbee.chaos.setting import Setting
 
 FAILED: Final = frozenset({"worker_failed"})
 STRAYS: Final = Setting(
@@ -15,6 +17,15 @@ STRAYS: Final = Setting(
 )
 KILLED: Final = Expected(may_cut=True, exit_code=-9)
 ENDED: Final = Expected(refusals=frozenset({"draining", "model_unavailable"}), end_s=12)
+SECRETS: Final = Setting(
+    has_tls=True,
+    prepare=make_secrets,
+    audit=f'secret_file = "{{folder}}/{AUDIT_SECRET}"',
+    more=(
+        f'[tls]\ncertificate_file = "{{folder}}/{CERTIFICATE}"\nkey_file = "{{folder}}/{TLS_KEY}"\n'
+    ),
+)
+REJECTED: Final = Expected(errors=frozenset({"config_rejected"}))
 
 OF_SERVERS: Final = (
     Scenario(
@@ -61,6 +72,26 @@ OF_SERVERS: Final = (
         ends="by fault",
     ),
     Scenario(name="reload-storm", fault=faults.storm_reloads),
+    Scenario(
+        name="reload-broken-config",
+        fault=reload_faults.break_files,
+        setting=SECRETS,
+        expected=REJECTED,
+        needs=("openssl",),
+    ),
+    Scenario(
+        name="secret-file-lost",
+        fault=reload_faults.lose_secrets,
+        setting=SECRETS,
+        expected=REJECTED,
+        is_quick=True,
+        needs=("openssl",),
+    ),
+    Scenario(
+        name="clock-jumps",
+        fault=clock_faults.jump,
+        setting=Setting(has_key=True, has_own_clock=True),
+    ),
     Scenario(name="server-paused", fault=faults.pause_server, is_quick=True),
     Scenario(name="box-paused", fault=faults.pause_box),
     Scenario(

@@ -6,7 +6,7 @@ from typing import Final
 from rbee.chaos import worker_faults as faults
 from rbee.chaos.clients import Load
 from rbee.chaos.scenario import Expected, Scenario
-from rbee.chaos.server import Setting
+from rbee.chaos.setting import Setting
 
 FAILED: Final = frozenset({"worker_failed"})
 PATIENT: Final = "failures_max = 1000\ndelay_s_min = 0.2\ndelay_s_max = 0.2\n"

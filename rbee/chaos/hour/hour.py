@@ -20,7 +20,8 @@ from rbee.chaos.hour.pulse import Pulse
 from rbee.chaos.processes import descriptors, memory_bytes
 from rbee.chaos.scenario import Expected, Scenario
 from rbee.chaos.scene import Missed, Scene
-from rbee.chaos.server import DrillError, Setting
+from rbee.chaos.server import DrillError
+from rbee.chaos.setting import Setting
 
 # One worker more than may be lost to a request that hangs two of them.
 SETTING: Final = Setting(
@@ -113,7 +114,7 @@ class _Hour:
 
     async def put(self, scene: Scene) -> None:
         """One random fault after the other, for as long as is ordered."""
-        pulse, is_over = Pulse(scene.server.url), trio.Event()
+        pulse, is_over = Pulse(scene.server.url, scene.server.open_client), trio.Event()
         self.missed_looks = pulse.told
         self._began_s = trio.current_time()
         self.first = self._look(scene, pulse)

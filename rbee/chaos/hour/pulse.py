@@ -9,7 +9,7 @@ from typing import Final
 import httpx2
 import trio
 
-from rbee.chaos.clients import open_client
+from rbee.chaos.clients import OpenClient
 
 EVERY_S: Final = 0.5
 
@@ -22,16 +22,17 @@ _MISSED_TOLD_MAX: Final = 20
 class Pulse:
     """The figures are those of the looks that are over."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, open_client: OpenClient) -> None:
         self.answered = 0
         self.missed = 0
         self.slowest_s = 0.0
         self.told: list[str] = []  # what came instead, of the first that were missed
         self._url = url + "/health/live"
+        self._open_client = open_client
 
     async def run(self, is_over: trio.Event) -> None:
         """Returns once ``is_over`` is set and the last look has its answer."""
-        async with open_client(TIMEOUT_S) as client, trio.open_nursery() as nursery:
+        async with self._open_client(TIMEOUT_S) as client, trio.open_nursery() as nursery:
             while not is_over.is_set():
                 nursery.start_soon(self._look, client)
                 with trio.move_on_after(EVERY_S):
