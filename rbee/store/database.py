@@ -110,7 +110,7 @@ class Database:
             raise StoreError(message)
         found = execute("PRAGMA integrity_check(1)").fetchone()[0]
         if found != "ok":
-            raise StoreCorruptError(f"the store {self.path} is broken: {found}")
+            raise StoreCorruptError(f"the store {self.path} is broken: {' '.join(found.split())}")
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA trusted_schema = OFF")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from rbee.errors import StoreError
+from rbee.errors import StoreCorruptError, StoreError
 from rbee.store.database import Database
 from rbee.store.store import Store
 
@@ -15,6 +15,7 @@ FILE_NAME: Final = "rbee.db"
 
 # What SQLite keeps beside a file: it belongs to it.
 _COMPANIONS: Final = ("", "-wal", "-shm")
+_PART_BYTES: Final = 1 << 20
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -39,7 +40,11 @@ def open_store(path: Path, *, create: bool = True) -> Store | None:
     except OSError as error:
         message = f"the store {path} cannot be opened: {error.strerror}"
         raise StoreError(message) from error
-    return Store(Database(path))
+    try:
+        return Store(Database(path))
+    except StoreCorruptError:
+        _read_through(path)
+        return Store(Database(path))
 
 
 def set_aside(path: Path, now_unix_s: float) -> Path:
@@ -83,6 +88,24 @@ def _find(path: Path) -> bool:
     if mode & 0o077:
         raise StoreError(f"the store {path} must be closed to others (0600), found {mode:04o}")
     return True
+
+
+def _read_through(path: Path) -> None:
+    """See whether the disk gives what is there: SQLite calls broken what cannot be read.
+
+    Raises:
+      StoreError: it does not.
+    """
+    try:
+        for companion in _COMPANIONS:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                Path(f"{path}{companion}").open("rb") as file,
+            ):
+                while file.read(_PART_BYTES):
+                    pass
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be read: {error.strerror}") from error
 
 
 def _create(path: Path) -> None:

@@ -253,6 +253,24 @@ def test_a_broken_store_is_told_and_can_be_set_aside_with_all_that_belongs_to_it
         assert store.keys.were_lost()
 
 
+def test_what_the_disk_does_not_give_is_no_broken_store(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(path) as store:
+        store.keys.add(row())
+
+    def refuse(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))  # as SQLite sees it then
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", refuse)
+        with pytest.raises(StoreError, match="cannot be read: Input/output error") as caught:
+            open_store(path)
+    assert not isinstance(caught.value, StoreCorruptError)
+
+
 def test_a_store_that_cannot_be_set_aside_is_an_error_of_the_store(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
