@@ -43,17 +43,11 @@ class RealDisk:
     def open(self, path: Path, flags: int) -> int:
         """Open a regular file of ours, closed to others; nothing else."""
         descriptor = os.open(path, flags | _COMMON, 0o600)
-        found = os.fstat(descriptor)
-        problem = ""
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            problem = f"{path} is no regular file with one name"
-        elif found.st_uid != os.geteuid():
-            problem = f"{path} belongs to uid {found.st_uid}"
-        if problem:
+        try:
+            _close_to_others(path, descriptor)
+        except OSError:
             os.close(descriptor)
-            raise PermissionError(problem)
-        if stat.S_IMODE(found.st_mode) & 0o077:
-            os.fchmod(descriptor, 0o600)
+            raise
         return descriptor
 
     def write(self, descriptor: int, data: bytes | memoryview) -> int:
@@ -73,6 +67,16 @@ class RealDisk:
 
     def unlink(self, path: Path) -> None:
         path.unlink(missing_ok=True)
+
+
+def _close_to_others(path: Path, descriptor: int) -> None:
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        raise PermissionError(f"{path} is no regular file with one name")
+    if found.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to uid {found.st_uid}")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        os.fchmod(descriptor, 0o600)
 
 
 def sync_folder(disk: Disk, folder: Path) -> None:

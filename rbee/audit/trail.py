@@ -15,23 +15,21 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from rbee.audit.anchoring import Anchoring
 from rbee.audit.chain import GENESIS, Head, Note, key_id, write_lines
-from rbee.audit.disk import Disk, RealDisk, sync_folder
+from rbee.audit.disk import Disk, RealDisk
 from rbee.audit.events import AuditDamaged, AuditRekeyed, AuditRotated, Details, Outcome
 from rbee.audit.files import (
     Tail,
     file_name,
     first_seq_of,
-    first_time_s,
     log_files,
     read_tail,
 )
 from rbee.audit.lock import TurnLock, is_at
+from rbee.audit.log_file import LogFile, begin, go_on_in
 from rbee.audit.place import Place
 from rbee.audit.seals import holds_behind
 from rbee.audit.takeup import take_up
@@ -48,16 +46,6 @@ ORDINARY: Final = frozenset({"size", "age", "disk_low"})
 _OTHER_KEY: Final = (
     "the log is sealed with another secret than ours: all that write it must have the same one"
 )
-
-
-@dataclass(slots=True)
-class _Current:
-    """The file that is written."""
-
-    path: Path
-    descriptor: int
-    size: int
-    begun_s: float  # Unix time
 
 
 class Trail:
@@ -90,7 +78,7 @@ class Trail:
         self._offered: bytes | None = None
         self.has_taken_over = False  # the entries before ours are of another key
         self._lock: Final = TurnLock(place.folder, self._disk)
-        self._current: _Current | None = None
+        self._current: LogFile | None = None
         self._head: Head | None = None  # None: not taken up yet
         self._fresh = ""  # why the next entry goes into a new file
         self._first: list[Note] = []  # go before all others
@@ -203,7 +191,7 @@ class Trail:
 
     def _let_go(self) -> None:
         if self._current is not None:
-            os.close(self._current.descriptor)
+            self._current.close()
             self._current = None
         self._lock.close()
 
@@ -231,7 +219,7 @@ class Trail:
             self._disk.unlink(path)
         if plan.is_same_file:
             assert tail.file is not None
-            self._open(tail.file)
+            self._take_file(go_on_in(self._disk, tail.file, self._clock()))
             assert self._current is not None
             self._current.size = tail.size - len(tail.torn)
             self._head = plan.head
@@ -334,16 +322,10 @@ class Trail:
         self._head = head
         self._lock.leave_at(head)
 
-    def _open(self, path: Path) -> None:
-        """Go on in a file that is there, or begin one."""
-        flags = os.O_WRONLY | os.O_APPEND | (0 if path.exists() else os.O_CREAT | os.O_EXCL)
-        descriptor = self._disk.open(path, flags)
+    def _take_file(self, file: LogFile) -> None:
         if self._current is not None:
-            os.close(self._current.descriptor)
-        found = os.fstat(descriptor)
-        self._current = _Current(
-            path, descriptor, found.st_size, first_time_s(path) or self._clock()
-        )
+            self._current.close()
+        self._current = file
 
     def _rotation_due(self) -> str:
         assert self._current is not None
@@ -377,8 +359,8 @@ class Trail:
         """Go on behind ``head`` in a new file, with those notes before all others."""
         files = log_files(self.folder)
         after_all = first_seq_of(files[-1]) + 1 if files else 0  # whatever somebody put there
-        self._open(self.folder / file_name(max(head.seq + 1, after_all)))
-        sync_folder(self._disk, self.folder)
+        path = self.folder / file_name(max(head.seq + 1, after_all))
+        self._take_file(begin(self._disk, path, self._clock()))
         self._head, self._first, self._fresh, self._is_synced = head, first, "", True
 
     def _note(self, details: Details, outcome: Outcome = Outcome.SUCCESS) -> Note:
