@@ -9,7 +9,7 @@ import json as json_text
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -17,11 +17,12 @@ from cyclopts import Parameter
 
 from rbee.cli.address import ADMIN_KEY_FILE
 from rbee.cli.command_records import Records, records_of
-from rbee.cli.endings import UsageError
+from rbee.cli.endings import OutputError, UsageError
 from rbee.cli.key_store import state_dir_for
 from rbee.cli.terminal import columns, printable_line, put, say
 
 if TYPE_CHECKING:
+    from rbee.audit.events import KeyCreated, KeyRevoked
     from rbee.store import KeyRow, Store
     from rbee.supervisor.access.api_key import NewKey
     from rbee.supervisor.access.minting import KeyOrder
@@ -33,6 +34,7 @@ _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _SPAN: Final = re.compile(r"([0-9]{1,9})([smhd])", re.ASCII)
 _BY_COMMAND: Final = "by command"
 _NOT_RECORDED: Final = "its making was not recorded"
+_NOT_SHOWN: Final = "it could not be handed out"
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Config = Annotated[Path | None, Parameter(help="The configuration; else ./rbee.toml or defaults.")]
@@ -96,9 +98,8 @@ def create(  # noqa: PLR0913  # all that makes a key
     )
     with _store(config, state_dir) as store, _records(config, state_dir) as records:
         key, row = mint(order, now_s)
-        with _handed_out(key, key_file):
-            _add(store, records, row)
-    _show_new(key, row, key_file, json)
+        with _handed_out(key, key_file), _kept(store, records, row):
+            _show_new(key, row, key_file, json)
     return 0
 
 
@@ -179,9 +180,8 @@ def rotate(  # noqa: PLR0913  # what may be said on the command line
         if not is_good(old, now_s):
             raise UsageError(f"{key} was revoked or has expired: make a new one")
         new, row = mint_successor(old, now_s)
-        with _handed_out(new, key_file):
-            _replace(store, records, old, row, grace_s)
-    _show_new(new, row, key_file, json)
+        with _handed_out(new, key_file), _replaced(store, records, old, row, grace_s):
+            _show_new(new, row, key_file, json)
     return 0
 
 
@@ -198,9 +198,8 @@ def init(*, key_file: NewFile = None, config: Config = None, state_dir: StateDir
     order = _order({"role": "admin", "name": "made by rbee init"}, now_s)
     with _store(config, state_dir) as store, _records(config, state_dir) as records:
         key, row = mint(order, now_s)
-        with _handed_out(key, path):
-            _add(store, records, row)
-    _show_new(key, row, path, as_json=False)
+        with _handed_out(key, path), _kept(store, records, row):
+            _show_new(key, row, path, as_json=False)
     return 0
 
 
@@ -238,28 +237,56 @@ def _records(
     return records_of(configuration(config).audit, state_dir_for(config, state_dir))
 
 
-def _add(store: "Store", records: Records, row: "KeyRow") -> None:
-    """Keep a new key, recorded; one that is not recorded is good for nothing."""
+def _kept(
+    store: "Store", records: Records, row: "KeyRow"
+) -> contextlib.AbstractContextManager[None]:
+    """Keep a new key, recorded; one that is not, or that the block fails to hand out, is good for
+    nothing.
+    """
     from rbee.supervisor.access.minting import created
 
-    records.do(
-        [created(row)],
+    return _done(
+        records, row, [created(row)],
         lambda: store.keys.add(row),
-        lambda: store.keys.revoke(row.id, row.created_s, _NOT_RECORDED),
-    )
+        lambda undone: store.keys.revoke(row.id, row.created_s, undone),
+    )  # fmt: skip
 
 
-def _replace(store: "Store", records: Records, old: "KeyRow", new: "KeyRow", grace_s: int) -> None:
-    """Keep a new key in the place of another, recorded; else all is as it was."""
+def _replaced(
+    store: "Store", records: Records, old: "KeyRow", new: "KeyRow", grace_s: int
+) -> contextlib.AbstractContextManager[None]:
+    """Keep a new key in the place of another, likewise; else the old one is as it was."""
     from rbee.supervisor.access.minting import created, rotated
 
     now_s, retired = new.created_s, rotated(old, new.id, grace_s)
     reason = retired.reason
-    records.do(
-        [created(new), retired],
+    return _done(
+        records, new, [created(new), retired],
         lambda: store.keys.replace(old.id, new, retired_s=now_s + grace_s, reason=reason),
-        lambda: store.keys.put_back(old, new.id, reason=reason, now_s=now_s, undone=_NOT_RECORDED),
-    )
+        lambda undone: store.keys.put_back(
+            old, new.id, reason=reason, now_s=now_s, undone=undone
+        ),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _done(
+    records: Records, new: "KeyRow", deeds: "Sequence[KeyCreated | KeyRevoked]",
+    act: Callable[[], object], undo: Callable[[str], object],
+) -> Iterator[None]:  # fmt: skip
+    """Do what makes a key, recorded; undo it where it is not, or where the block fails."""
+    from rbee.errors import AuditError
+    from rbee.supervisor.access.minting import revoked
+
+    records.do(deeds, act, lambda: undo(_NOT_RECORDED))
+    try:
+        yield
+    except BaseException:
+        try:
+            records.do([revoked(new, _NOT_SHOWN)], lambda: undo(_NOT_SHOWN))
+        except AuditError:  # what nobody has must not be good, recorded or not
+            undo(_NOT_SHOWN)
+        raise
 
 
 def _find(store: "Store", key_id: str) -> "KeyRow":
@@ -283,7 +310,7 @@ def _handed_out(key: "NewKey", path: Path | None) -> Iterator[None]:
         message = f"{path} is there already; take it away, or choose another with --key-file"
         raise UsageError(message) from error
     except OSError as error:
-        raise UsageError(f"{path} cannot be made: {error.strerror}") from error
+        raise OutputError(f"{path} cannot be made: {error.strerror}") from error
     try:
         with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123  # a descriptor
             file.write(key.text + "\n")
@@ -293,7 +320,7 @@ def _handed_out(key: "NewKey", path: Path | None) -> Iterator[None]:
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+            raise OutputError(f"{path} cannot be written: {error.strerror}") from error
         raise
 
 

@@ -51,6 +51,8 @@ def put(text: str, end: str = "\n") -> None:
       ReaderGoneError: nobody reads there any more.
       OutputError: it cannot be written.
     """
+    if sys.stdout is None:  # the interpreter found it closed; `print` would be content with that
+        raise OutputError("cannot write to stdout: it is closed")
     try:
         print(text, end=end, flush=True)
     except BrokenPipeError as error:

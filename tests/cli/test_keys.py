@@ -4,24 +4,27 @@ import json
 import os
 import re
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from rbee.audit import place_in
 from rbee.cli import address, listener
 from rbee.cli.address import server_address
 from rbee.cli.app import run_command
 from rbee.cli.checks import secrecy
-from rbee.cli.endings import UsageError
+from rbee.cli.endings import OutputError, UsageError
 from rbee.cli.options import At
 from rbee.cli.server import Server
 from rbee.config import Config, ServerConfig
 from rbee.errors import ConfigError, ExitCode
 from rbee.jwt_config import JwtConfig
-from rbee.store import open_store
+from rbee.store import KeyRow, open_store
 from rbee.supervisor.access.api_key import id_of, new_key
+from tests.audit.log import entries
 from tests.cli.answering import Answers, serving
-from tests.cli.running import run_rbee
+from tests.cli.running import COMMAND, run_rbee
 
 
 def keys(folder: Path, *arguments: str) -> tuple[int, str, str]:
@@ -98,12 +101,46 @@ def test_init_writes_an_admin_key_for_its_owner_alone_and_never_over_another(
 def test_a_key_whose_file_cannot_be_written_is_not_kept(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     command = ["keys", "create", "--role", "user", "--state-dir", str(tmp_path / "state")]
-    with pytest.raises(UsageError, match="cannot be made: Not a directory"):
+    with pytest.raises(OutputError, match="cannot be made: Not a directory"):
         run_command([*command, "--key-file", str(tmp_path / "file" / "below" / "key")])
     store = open_store(tmp_path / "state" / "rbee.db")
     assert store is not None
     with store:
         assert store.keys.all() == []
+
+
+def test_a_new_key_that_nobody_was_shown_opens_nothing(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    command = [*COMMAND, "keys", "create", "--role", "user", "--state-dir", str(state)]
+    without_stdout = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    closed = subprocess.run(without_stdout, capture_output=True, check=False)
+    assert (closed.returncode, b"cannot write to stdout" in closed.stderr) == (74, True)
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 74
+    assert [row.revoked_for for row in rows(state)] == ["it could not be handed out"] * 2
+    told = [(each["event"], each["details"]["key"]) for each in entries(place_in(state))]
+    assert told == [
+        (event, row.id) for row in rows(state) for event in ("key.created", "key.revoked")
+    ]
+
+
+def test_a_rotation_that_nobody_was_shown_leaves_the_old_key_and_no_other(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    run_command(["keys", "create", "--role", "user", "--state-dir", str(state)])
+    [old] = rows(state)
+    command = [*COMMAND, "keys", "rotate", old.id, "--state-dir", str(state)]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 74
+    assert {row.id: row for row in rows(state) if row.revoked_s is None} == {old.id: old}
+
+
+def rows(state: Path) -> list[KeyRow]:
+    store = open_store(state / "rbee.db")
+    assert store is not None
+    with store:
+        return store.keys.all()
 
 
 def test_a_store_that_is_open_to_others_is_an_error_with_a_code(tmp_path: Path) -> None:
@@ -165,7 +202,7 @@ def test_a_key_that_cannot_be_written_to_its_file_is_not_kept(
 
     monkeypatch.setattr(os, "fsync", full)
     state = tmp_path / "state"
-    with pytest.raises(UsageError, match="cannot be written: No space left on device"):
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
         run_command(["init", "--state-dir", str(state)])
     assert not (state / "admin.key").exists()
     store = open_store(state / "rbee.db")
