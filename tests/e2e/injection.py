@@ -29,7 +29,7 @@ STRACE = shutil.which("strace")
 # From the start on, all that a server starts is traced: by a process that is not its parent.
 STRACE_ALL = (STRACE or "", "-D", "-f", "--seccomp-bpf")
 
-Phase = Literal["start", "crash", "stop"]
+Phase = Literal["start", "crash", "stop", "command", "store", "audit", "reload"]
 
 # How long the server may take, on a busy machine and traced, to be ready or to give up.
 SETTLE_S = 30.0
@@ -51,15 +51,21 @@ _ZEROMQS_OWN = re.compile(r".+ \(src/\w+\.[ch]pp:[0-9]+\)")
 
 @dataclass(frozen=True)
 class Point:
-    """The ``nth`` of that call fails with ``errno``, from the beginning of ``phase`` on."""
+    """The ``nth`` of that call fails with ``errno``, from the beginning of ``phase`` on.
+
+    Args:
+      deed: what is done in that phase, where there is a choice.
+    """
 
     phase: Phase
     syscall: str
     errno: str
     nth: int
+    deed: str = ""
 
     def __str__(self) -> str:
-        return f"{self.phase}: {self.syscall} {self.nth} fails with {self.errno}"
+        phase = f"{self.phase}, {self.deed}" if self.deed else self.phase
+        return f"{phase}: {self.syscall} {self.nth} fails with {self.errno}"
 
     def options(self, trace: Path) -> list[str]:
         inject = f"inject={self.syscall}:error={self.errno}:when={self.nth}"
