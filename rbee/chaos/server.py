@@ -196,6 +196,11 @@ class Server:
                 await self._changed.wait()
         raise DrillError(f"the server did not log {name!r} within {timeout_s:g} s")
 
+    def check_running(self) -> None:
+        """Raises: DrillError: it has ended."""
+        if self.exit_code is not None:
+            raise DrillError(f"the server has ended ({self.exit_code})")
+
     async def wait_ended(self, timeout_s: float) -> None:
         """Raises: DrillError: it runs on."""
         with trio.move_on_after(timeout_s):
@@ -246,8 +251,9 @@ class Server:
         """All slots, as operators see them.
 
         Raises:
-          DrillError: the server does not answer, or not within `ASK_TIMEOUT_S`.
+          DrillError: the server has ended, or does not answer within `ASK_TIMEOUT_S`.
         """
+        self.check_running()
         try:
             answer = await self.get("/v1/rbee/workers")
             found: list[dict[str, Any]] = answer.raise_for_status().json()["workers"]

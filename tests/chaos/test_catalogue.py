@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
+from rbee.chaos.campaign import split_by_needs
 from rbee.chaos.catalogue import ABSENT, SCENARIOS
 from rbee.config import Fault, parse_config
 
@@ -31,6 +34,20 @@ def test_the_document_tells_all_scenarios_and_why_others_are_not_there() -> None
 def test_the_document_tells_all_faults_of_the_synthetic_engine() -> None:
     told = set(re.findall(r"^\| `([a-z_]+)` \|", DOCUMENT, re.MULTILINE))
     assert told == set(get_args(Fault))
+
+
+def test_what_this_machine_has_not_is_named_and_its_drills_are_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setattr("shutil.which", lambda _command: None)
+    possible, others = split_by_needs(SCENARIOS.values())
+    assert {each.name for each in possible} == {
+        name for name, each in SCENARIOS.items() if not each.needs
+    }
+    told = {each.name: each.reason for each in others}
+    assert told["store-disk-full"] == "not on this machine: needs root"
+    assert told["secret-file-lost"] == "not on this machine: needs the openssl command"
 
 
 def test_at_least_sixty_kinds_are_held_and_twenty_of_them_here() -> None:

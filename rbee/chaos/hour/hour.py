@@ -127,10 +127,15 @@ class _Hour:
         scene.strike()
 
     async def _strike_all(self, scene: Scene) -> None:
-        """Returns when the last fault has done what it does."""
+        """Returns when the last fault has done what it does.
+
+        Raises:
+          DrillError: the server has ended.
+        """
         async with trio.open_nursery() as nursery:
             for strike in plan(self._orders):
                 await trio.sleep_until(self._began_s + strike.at_s)
+                scene.server.check_running()
                 nursery.start_soon(self._strike, scene, strike)
             await trio.sleep_until(self._began_s + self._orders.duration_s)
 
