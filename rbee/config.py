@@ -16,6 +16,7 @@ from msgspec import Meta
 from rbee.errors import ConfigError
 from rbee.ids import has_hidden, is_model_name
 from rbee.jwt_config import JwtConfig
+from rbee.rate_limits import Limits
 from rbee.section import Section
 
 CONFIG_BYTES_MAX: Final = 1024 * 1024
@@ -318,7 +319,7 @@ def _in_our_words(problem: str) -> str:
     return f"{where}: unknown key {unknown[1]!a}{meant}"
 
 
-_SECTIONS: Final[dict[str, type[Section]]] = {
+_SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "the file": Config,
     "server": ServerConfig,
     "tls": TlsConfig,
@@ -329,6 +330,8 @@ _SECTIONS: Final[dict[str, type[Section]]] = {
     "log": LogConfig,
     "audit": AuditConfig,
     "jwt": JwtConfig,
+    "jwt.limits": Limits,
+    "jwt.role_limits": Limits,
     "model": ModelConfig,
     "model.synthetic": SyntheticConfig,
 }

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from rbee.rate_limits import NO_LIMITS, Limits
 from rbee.section import Section
 
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9][A-Za-z0-9.-]{0,252})(?::(?P<port>[0-9]{1,5}))?"
@@ -51,6 +52,9 @@ class JwtConfig(Section, frozen=True):
     # {}: the names are ours
     roles: Annotated[dict[str, RoleName], Meta(max_length=64)] = msgspec.field(default_factory=dict)
     models_claim: Annotated[str, Meta(max_length=256)] = ""  # "": all models
+    limits: Limits = NO_LIMITS  # of each subject
+    # Of a role's subjects, in place of ``limits``.
+    role_limits: dict[RoleName, Limits] = msgspec.field(default_factory=dict)
     redis_url: str = ""  # where several boxes share what was revoked; "": each has its own
     redis_password_file: str = ""
     on_redis_failure: Literal["open", "closed"] = "closed"  # tokens, once nobody knows any more

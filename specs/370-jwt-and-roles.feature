@@ -54,6 +54,26 @@ Feature: JWTs and roles
     When somebody comes with a JWT that names no model
     Then a chat is answered with 401
 
+  Scenario Outline: Limits hold for a subject, whatever JWT it comes with, on either face
+    Given a server that limits users who come with a JWT, with the lane <lane>
+    When "ada" comes with a JWT for the role "user"
+    Then a chat is answered with 200
+    And the answer tells that 0 requests are left
+    When "ada" comes with another JWT for the role "user"
+    Then a chat is answered with 429
+    And the answer tells that 0 requests are left
+    And GET /v1/models is answered with 200
+    When "bob" comes with a JWT for the role "user"
+    Then a chat is answered with 200
+    When "ada" comes with a JWT for the role "operator"
+    Then a chat is answered with 200
+    And the answer tells of no limit
+
+    Examples:
+      | lane |
+      | on   |
+      | off  |
+
   Scenario: A JWT that is revoked over the API is refused at once, and after a restart
     Given a server that takes JWTs of an issuer, with the lane on
     And a stream of somebody with a JWT

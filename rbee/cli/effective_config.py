@@ -86,7 +86,12 @@ def _section(title: str, section: dict[str, Any]) -> str:
 
 
 def _entry(key: str, value: Any) -> str:  # noqa: ANN401 (what TOML can hold)
-    if value is None:
-        return f"# {key} is not set"
+    return f"# {key} is not set" if value is None else f"{key} = {_value(value)}"
+
+
+def _value(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, dict):
+        inner = ", ".join(f"{_value(key)} = {_value(each)}" for key, each in value.items())
+        return f"{{ {inner} }}" if inner else "{}"
     # JSON's strings, numbers, Booleans and lists of these are TOML's too, but for DEL.
-    return f"{key} = {json.dumps(value, ensure_ascii=False)}".replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

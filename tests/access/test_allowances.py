@@ -1,4 +1,4 @@
-"""Limits of a key: buckets that fill again, leases, and what answers tell of them."""
+"""Limits of a key or a subject: buckets that fill again, leases, and what answers tell of them."""
 
 import math
 
@@ -201,15 +201,102 @@ def test_a_limit_that_holds_back_is_told_once_a_minute() -> None:
     assert told == [(who, "concurrent_requests", 1)] * 2
 
 
-def test_accounts_are_bounded_and_open_ones_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allowances, "PRINCIPALS_MAX", 3)
+def subject(number: int, role: Role = Role.USER, **limits: int) -> Principal:
+    return Principal(f"jwt:iss/{number}", role, limits=Limits(**limits), credential_id="jwt:j-1")
+
+
+def test_a_subject_has_an_account_for_each_of_its_roles() -> None:
     accounts = Allowances(Clock())
-    limits = Limits(concurrent_requests=1)
-    admitted(accounts, Principal("jwt:open", Role.USER, limits=limits))
-    for number in range(50):
-        admitted(accounts, Principal(f"jwt:{number}", Role.USER, limits=limits)).end()
-    assert len(accounts._accounts) == 3
-    refused(accounts, Principal("jwt:open", Role.USER, limits=limits))
+    user = subject(1, requests_per_minute=1)
+    operator = subject(1, Role.OPERATOR, requests_per_minute=9)
+    admitted(accounts, user).end()
+    for _ in range(3):  # to change between them brings nothing
+        error, _ = refused(accounts, user)
+        assert "this subject's limit of 1 requests per minute" in error.message
+        admitted(accounts, operator).end()
+
+
+def test_accounts_are_bounded_and_who_is_known_and_keys_are_still_let_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(allowances, "ACCOUNTS_MAX", 3)
+    clock, told = Clock(), list[tuple[str, str]]()
+    accounts = Allowances(clock, lambda who, what, allowed: told.append((who.actor, what)))
+    lease = admitted(accounts, subject(0, concurrent_requests=2))
+    for number in (1, 2):
+        admitted(accounts, subject(number, requests_per_minute=2)).end()
+    for number in (3, 4):
+        error, headers = refused(accounts, subject(number, requests_per_minute=2))
+        assert "too many subjects" in error.message
+        assert headers == {}
+    assert told == [("jwt:iss/3", "subjects")], "once a minute"
+    admitted(accounts, subject(1, requests_per_minute=2)).end()
+    admitted(accounts, subject(0, concurrent_requests=2)).end()
+    admitted(accounts, principal(requests_per_minute=1))
+    clock.now_s = error.retry_after_s or 0.0
+    for number in range(5, 50):
+        admitted(accounts, subject(number, concurrent_requests=1)).end()
+        assert len(accounts._accounts) <= 4
+    lease.end()
+
+
+def test_a_limit_that_was_told_is_not_told_again_because_it_was_forgotten() -> None:
+    clock, told = Clock(), list[str]()
+    accounts = Allowances(clock, lambda who, what, allowed: told.append(what))
+    who = subject(0, concurrent_requests=1)
+    for number in range(1, 30):
+        lease = admitted(accounts, who)
+        refused(accounts, who)
+        lease.end()
+        admitted(accounts, subject(number, concurrent_requests=1)).end()
+    assert told == ["concurrent_requests"]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.floats(0, 40), st.integers(0, 200)), max_size=120),
+    st.integers(1, 6),
+)
+def test_nobody_gains_by_being_forgotten_and_accounts_stay_bounded(
+    visits: list[tuple[int, float, int]], accounts_max: int
+) -> None:
+    """Whoever is let in is told what a table tells that has no bound and forgets nobody."""
+    clock, limits = Clock(), {"requests_per_minute": 2, "tokens_per_minute": 60}
+    bounded, unbounded = Allowances(clock), Allowances(clock)
+    with pytest.MonkeyPatch.context() as patch:
+        for number, pause_s, tokens in visits:
+            clock.now_s += pause_s
+            who = subject(number, **limits)
+            patch.setattr(allowances, "ACCOUNTS_MAX", accounts_max)
+            patch.setattr(allowances, "LOOKS", 2)
+            is_known = (who.actor, who.role) in bounded._accounts
+            here = _visit(bounded, who)
+            assert len(bounded._accounts) <= accounts_max
+            patch.setattr(allowances, "ACCOUNTS_MAX", 10**6)
+            patch.setattr(allowances, "LOOKS", 0)
+            if isinstance(here, RequestError) and "too many subjects" in here.message:
+                assert not is_known
+                continue
+            there = _visit(unbounded, who)
+            if isinstance(here, RequestError) or isinstance(there, RequestError):
+                assert str(here) == str(there)
+                continue
+            (lease, told), (other, also_told) = here, there
+            assert told == also_told
+            for each in (lease, other):
+                each.count_tokens(tokens)
+                each.end()
+
+
+def _visit(
+    accounts: Allowances, who: Principal
+) -> tuple[Lease, list[tuple[bytes, bytes]]] | RequestError:
+    headers: list[tuple[bytes, bytes]] = []
+    try:
+        lease = accounts.admit(who, headers)
+    except RequestError as error:
+        return error
+    assert lease is not None
+    return lease, headers
 
 
 @pytest.mark.parametrize(

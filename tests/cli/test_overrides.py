@@ -24,6 +24,8 @@ from rbee.config import (
 )
 from rbee.errors import ConfigError
 from rbee.ids import has_hidden
+from rbee.jwt_config import JwtConfig
+from rbee.rate_limits import NO_LIMITS, Limits, Priority
 from tests.cli.running import run_rbee
 
 FILE = Config(
@@ -132,6 +134,31 @@ def shown_texts(*, min_size: int = 0) -> st.SearchStrategy[str]:
 def test_shown_configuration_reads_back_as_the_same(model: ModelConfig) -> None:
     config = msgspec.structs.replace(FILE, model=(model,))
     assert parse_config(as_toml(config)) == config
+
+
+def test_tables_in_a_section_read_back_as_the_same() -> None:
+    jwt = JwtConfig(
+        roles={"team a": "user", 'x"\x7f': "admin"},
+        limits=Limits(requests_per_minute=60, priority=Priority.LOW),
+        role_limits={"operator": Limits(concurrent_requests=2), "admin": NO_LIMITS},
+    )
+    config = msgspec.structs.replace(FILE, jwt=jwt)
+    assert parse_config(as_toml(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("limits = { requests_per_min = 1 }", "did you mean 'requests_per_minute'"),
+        ("limits = { tokens_per_minute = 0 }", "jwt.limits.tokens_per_minute: Expected `int` >= 1"),
+        ("role_limits = { user = { prio = 'low' } }", "did you mean 'priority'"),
+        ("role_limits = { root = {} }", "Invalid enum value 'root'"),
+    ],
+)
+def test_limits_that_are_none_are_named(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(f"[jwt]\n{text}")
+    assert problem in str(caught.value)
 
 
 def test_configuration_without_models_reads_back_as_the_same() -> None:

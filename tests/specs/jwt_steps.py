@@ -83,6 +83,12 @@ def given_address(world: World, allowed: str) -> None:
     start(world)
 
 
+@step(r"a server that limits users who come with a JWT, with the lane (on|off)")
+def given_limits(world: World, lane: str) -> None:
+    limits = "role_limits = { operator = {} }\nlimits = { requests_per_minute = 1 }"
+    with_file(world, limits, f"lane = {'true' if lane == 'on' else 'false'}")
+
+
 @step(r"the address was not asked")
 def then_not_asked(world: World) -> None:
     assert isinstance(world.site, Site)
@@ -104,6 +110,11 @@ def when_restarted(world: World) -> None:
 @step(r"somebody comes with a JWT for the role \"(\w+)\"")
 def when_role(world: World, role: str) -> None:
     world.bearer = sign(claims(roles=[role], jti=f"for-{role}"))
+
+
+@step(r"\"(\w+)\" comes with a(?:nother)? JWT for the role \"(\w+)\"")
+def when_subject(world: World, subject: str, role: str) -> None:
+    world.bearer = sign(claims(sub=subject, roles=[role], jti=f"for-{subject}-{time.time_ns()}"))
 
 
 @step(r"somebody comes with a JWT for the model \"(\w+)\"")
@@ -179,6 +190,25 @@ def then_restart(world: World, status: str) -> None:
 @step(r"no model is listed")
 def then_no_model(world: World) -> None:
     assert get(world, "/v1/models").json()["data"] == []
+
+
+@step(r"the answer tells that 0 requests are left")
+def then_none_left(world: World) -> None:
+    assert world.answer is not None
+    assert world.answer.headers["x-ratelimit-limit-requests"] == "1"
+    assert world.answer.headers["x-ratelimit-remaining-requests"] == "0"
+    is_refused = world.answer.status_code == 429
+    assert is_refused == ("retry-after" in world.answer.headers)
+    if is_refused:
+        error = world.answer.json()["error"]
+        assert error["code"] == "rate_limited"
+        assert "this subject's limit of 1 requests per minute" in error["message"]
+
+
+@step(r"the answer tells of no limit")
+def then_no_limit(world: World) -> None:
+    assert world.answer is not None
+    assert not [name for name in world.answer.headers if name.startswith("x-ratelimit")]
 
 
 # --- forgers

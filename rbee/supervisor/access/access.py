@@ -20,7 +20,7 @@ from rbee.supervisor.access.authorization import NoCredentialError, looks_like_j
 from rbee.supervisor.access.failures import Failure, FailureLedger, Told
 from rbee.supervisor.access.hashing import NOBODYS_HASH
 from rbee.supervisor.access.keyring import Key, Keyring
-from rbee.supervisor.access.principal import ANYBODY, JWT_ACTOR, KEY_ACTOR, Principal
+from rbee.supervisor.access.principal import ANYBODY, JWT_ACTOR, Principal
 from rbee.supervisor.access.throttle import Throttle, ThrottleLimits
 from rbee.supervisor.access.verifier import QUEUE_MAX, VERIFICATION_S, Verification, Verifier
 
@@ -154,7 +154,7 @@ class Access:
         """
         fault, now_unix_s, messages = "", self._unix_clock(), _MESSAGES
         expires = principal.expires_unix_s
-        if principal.actor.startswith(KEY_ACTOR):
+        if principal.is_key:
             key = self.keyring.find(principal.credential_id)
             fault = "revoked" if key is None else key.fault(now_unix_s)
         elif expires is not None and now_unix_s >= expires:
@@ -296,7 +296,7 @@ class Access:
         )
 
     def _note_exceeded(self, principal: Principal, limit: str, allowed: int) -> None:
-        subject = principal.credential_id or principal.actor
+        subject = principal.credential_id if principal.is_key else principal.actor
         details = LimitExceeded(limit=limit, subject=subject, allowed=allowed, found=None)
         self._audit.record(details, actor=principal.actor, outcome=Outcome.DENIED)
 

@@ -5,8 +5,14 @@ Rule 1: a request is counted when it is admitted, its tokens when the engine has
 Rule 2: as nobody knows beforehand how long an answer gets, tokens may be overdrawn by what runs
         already. What was overdrawn is paid back before the next request is admitted.
 Rule 3: every `Lease` is ended once.
+Rule 4: accounts are bounded. One is forgotten only when it is as a new one would be, so being
+        forgotten gives nobody anything. Where none is, who bears a JWT that is new here has to
+        wait: whoever has an issuer's keys makes as many subjects as they like. Keys never wait:
+        the store holds few.
+Rule 5: a subject has an account for each of its roles, as each may have limits of its own.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
@@ -14,10 +20,16 @@ from typing import Final
 from rbee.errors import ErrorCode, RequestError
 from rbee.rate_limits import Limits
 from rbee.supervisor.access.bucket import Bucket
-from rbee.supervisor.access.principal import Principal
+from rbee.supervisor.access.principal import Principal, Role
 
-# Principals whose counts are kept; of those with nothing open the longest unused is forgotten.
-PRINCIPALS_MAX: Final = 20_000
+# From so many accounts on those of new subjects are not taken in. One takes some 600 bytes.
+ACCOUNTS_MAX: Final = 20_000
+
+# For each account that is made so many others are looked at, whether they can be forgotten.
+LOOKS: Final = 8
+
+# A bucket that is not overdrawn is full again after a minute.
+_ROOM_RETRY_S: Final = 60.0
 
 # The same limit of the same principal is told to the audit log once in so long.
 TELL_EVERY_S: Final = 60.0
@@ -69,6 +81,15 @@ class _Account:
         a_minute = limits.tokens_per_minute
         self.tokens = None if a_minute is None else Bucket(a_minute, now_s)
 
+    def is_as_new(self, now_s: float) -> bool:
+        """Whether nothing would change if it were made anew."""
+        return (
+            self.open == 0
+            and (self.requests is None or self.requests.is_full(now_s))
+            and (self.tokens is None or self.tokens.is_full(now_s))
+            and all(until_s <= now_s for until_s in self.told_s.values())
+        )
+
 
 class Allowances:
     """Every principal's account.
@@ -80,7 +101,9 @@ class Allowances:
     def __init__(self, clock: Callable[[], float], on_exceeded: OnExceeded | None = None) -> None:
         self._clock = clock
         self._on_exceeded = on_exceeded
-        self._accounts: OrderedDict[str, _Account] = OrderedDict()
+        # In the order in which they will be looked at.
+        self._accounts: OrderedDict[tuple[str, Role], _Account] = OrderedDict()
+        self._room_told_s = -math.inf
 
     def admit(self, principal: Principal, headers: Headers) -> Lease | None:
         """Count a request of a principal, if it may make one.
@@ -107,22 +130,32 @@ class Allowances:
         return Lease(account, self._clock)
 
     def _account(self, principal: Principal, now_s: float) -> _Account:
-        name = principal.actor
+        name = principal.actor, principal.role
         account = self._accounts.get(name)
         if account is None:
+            self._forget_some(now_s)
+            if len(self._accounts) >= ACCOUNTS_MAX and not principal.is_key:
+                raise self._no_room(principal, now_s)
             account = self._accounts[name] = _Account(principal.limits, now_s)
-        elif account.limits != principal.limits:  # a token with other claims than the one before
+        elif account.limits != principal.limits:  # an operator has changed the store
             account.begin(principal.limits, now_s)
-        self._accounts.move_to_end(name)
-        if len(self._accounts) > PRINCIPALS_MAX:
-            self._forget_one()
         return account
 
-    def _forget_one(self) -> None:
-        for name, account in self._accounts.items():
-            if not account.open:
+    def _forget_some(self, now_s: float) -> None:
+        """Look at those whose turn it is; forget the ones that are as new."""
+        for _ in range(min(LOOKS, len(self._accounts))):
+            name, account = next(iter(self._accounts.items()))
+            if account.is_as_new(now_s):
                 del self._accounts[name]
-                return
+            else:
+                self._accounts.move_to_end(name)
+
+    def _no_room(self, principal: Principal, now_s: float) -> RequestError:
+        if now_s >= self._room_told_s and self._on_exceeded is not None:
+            self._room_told_s = now_s + TELL_EVERY_S
+            self._on_exceeded(principal, "subjects", ACCOUNTS_MAX)
+        message = "too many subjects of JWTs are limited at this moment"
+        return RequestError(ErrorCode.RATE_LIMITED, message, retry_after_s=_ROOM_RETRY_S)
 
     def _refusal(
         self, principal: Principal, account: _Account, now_s: float
@@ -141,9 +174,10 @@ class Allowances:
             return None
         self._tell(principal, account, what, allowed, now_s)
         words = what.replace("_", " ")
+        whose = "this key's" if principal.is_key else "this subject's"
         return RequestError(
             ErrorCode.RATE_LIMITED,
-            f"this key's limit of {allowed} {words} is reached",
+            f"{whose} limit of {allowed} {words} is reached",
             retry_after_s=wait_s,
         )
 

@@ -29,6 +29,10 @@ class Bucket:
         """Until there is a whole unit; 0: there is."""
         return max(0.0, (1 - self._filled(now_s)) * 60 / self.per_minute)
 
+    def is_full(self, now_s: float) -> bool:
+        """Whether nothing is missing: it is as a new one then."""
+        return self._filled(now_s) >= self.per_minute
+
     def reset_s(self, now_s: float) -> float:
         """Until it is full."""
         return max(0.0, (self.per_minute - self._filled(now_s)) * 60 / self.per_minute)

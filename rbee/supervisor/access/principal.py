@@ -48,6 +48,11 @@ class Principal:
     expires_unix_s: float | None = None
     credential_id: str = ""
 
+    @property
+    def is_key(self) -> bool:
+        """Whether it came with an API key."""
+        return self.actor.startswith(KEY_ACTOR)
+
     def may_use(self, model: str) -> bool:
         return not self.models or model in self.models
 

@@ -11,6 +11,7 @@ import trio
 from structlog.testing import CapturingLogger
 
 from rbee.errors import ConfigError, ErrorCode, RequestError
+from rbee.rate_limits import NO_LIMITS, Limits, Priority
 from rbee.store import open_store
 from rbee.supervisor.access.access import Access, DeniedError, Pending
 from rbee.supervisor.access.jwt.jwts import Jwts
@@ -21,6 +22,7 @@ from rbee.supervisor.access.throttle import ThrottleLimits
 from rbee.supervisor.access.verifier import Verifier
 from tests.access.jwt.issuer import EC_KEY, ED_KEY, claims, config, jwk, key_set, sign
 from tests.access.jwt.test_redis_server import needs_server, password_file, url
+from tests.access.keys import HeardAudit
 
 __all__ = ["password_file", "url"]  # fixtures
 
@@ -55,9 +57,10 @@ class Door:
         given = config(jwks_url="https://id.example.org/keys", leeway_s=0.0, **more)
         self.jwts = Jwts(given, store, self.log)
         self.jwts.issuer_keys._source = self.issuer
+        self.audit = HeardAudit()
         self.access = Access(
             Keyring(is_required=True), Verifier(), clock=trio.current_time, unix_clock=time.time,
-            throttle_limits=ThrottleLimits(3, 0.001, 1_000, 1.0), jwts=self.jwts,
+            throttle_limits=ThrottleLimits(3, 0.001, 1_000, 1.0), jwts=self.jwts, audit=self.audit,
         )  # fmt: skip
         self.jwts.open()
 
@@ -102,6 +105,26 @@ async def test_who_comes_while_the_first_keys_are_asked_for_waits_and_then_is_kn
         assert who.role is Role.OPERATOR
         assert door.look(text) is who, "it was verified once, and is known from then on"
         assert door.access.lapsed(who) is None
+
+
+async def test_limits_are_those_of_the_role_or_of_all_and_count_for_the_subject(
+    tmp_path: Path,
+) -> None:
+    of_all, of_operators = Limits(requests_per_minute=1), Limits(priority=Priority.HIGH)
+    of_roles = {"operator": of_operators, "admin": NO_LIMITS}
+    async with standing(tmp_path, limits=of_all, role_limits=of_roles) as door:
+        for role, limits in {"viewer": of_all, "user": of_all, **of_roles}.items():
+            who = await door.identify(sign(claims(roles=[role], jti=role)))
+            assert who.limits == limits
+        first, second = [await door.identify(sign(claims(jti=f"j-{n}"))) for n in range(2)]
+        other = await door.identify(sign(claims(sub="bob")))
+        admit = door.access.allowances.admit
+        assert admit(first, []) is not None
+        with pytest.raises(RequestError, match="this subject's limit of 1 requests per minute"):
+            admit(second, [])
+        assert admit(other, []) is not None
+        [exceeded] = door.audit.of("limit.exceeded")
+        assert (exceeded.limit, exceeded.subject) == ("requests_per_minute", second.actor)
 
 
 async def test_a_new_key_of_the_issuer_costs_no_request(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from rbee.ids import is_model_name
 from rbee.jwt_config import JwtConfig
+from rbee.rate_limits import Limits
 from rbee.supervisor.access.jwt.form import JwtRefusedError, Reason
 from rbee.supervisor.access.principal import JTI, JWT_ACTOR, Principal, Role
 
@@ -65,11 +66,13 @@ def bearer_of(payload: dict[str, Any], config: JwtConfig, now_unix_s: float) -> 
         raise _bad("the JWT's aud does not name this server")
     _check_times(claims, config, now_unix_s)
     ends_unix_s = claims.exp + config.leeway_s
+    role = _role(_claim(payload, config.roles_claim), config)
     subject = hashlib.sha256(claims.sub.encode("utf-8", "surrogatepass")).hexdigest()
     principal = Principal(
         actor=f"{JWT_ACTOR}{claims.iss}/{subject[:_SUBJECT_DIGITS]}",
-        role=_role(_claim(payload, config.roles_claim), config),
+        role=role,
         models=_models(payload, config),
+        limits=_limits(role, config),
         expires_unix_s=ends_unix_s,
         credential_id=f"{CREDENTIAL}{claims.jti}",
     )
@@ -98,6 +101,11 @@ def _role(claim: object, config: JwtConfig) -> Role:
         raise _bad("the JWT names no role that this server knows")
     ranked = list(Role)
     return max(roles, key=ranked.index)
+
+
+def _limits(role: Role, config: JwtConfig) -> Limits:
+    of_roles = {Role(name): limits for name, limits in config.role_limits.items()}
+    return of_roles.get(role, config.limits)
 
 
 def _is_key(name: object, mapping: dict[str, Any]) -> bool:
