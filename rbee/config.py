@@ -73,6 +73,12 @@ class AccessConfig(Section, frozen=True):
     """``[access]``: who may come in. The keys themselves are in the store: `rbee keys`."""
 
     required: bool = False  # ask for keys even while there are none; with the first they are
+    # Wrong keys or forged JWTs before an address, or the id of a key, has to wait, and how many
+    # of them are forgiven from then on.
+    address_failures_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 10
+    address_forgiven_per_s: Annotated[float, Meta(ge=0.001, le=1000)] = 0.5
+    id_failures_max: Annotated[int, Meta(ge=1, le=1_000_000)] = 20
+    id_forgiven_per_s: Annotated[float, Meta(ge=0.001, le=1000)] = 1.0
 
 
 class TlsConfig(Section, frozen=True):

@@ -1,12 +1,21 @@
 """How often somebody may fail, and what the audit log hears of it."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbee.audit.opening import open_audit
+from rbee.audit.place import place_in
+from rbee.config import AccessConfig, AuditConfig
 from rbee.supervisor.access import failures, throttle
+from rbee.supervisor.access.access import DeniedError
 from rbee.supervisor.access.failures import OTHERS, WINDOW_S, Failure, FailureLedger
+from rbee.supervisor.access.tending import open_gate
 from rbee.supervisor.access.throttle import Throttle, ThrottleLimits, network_of
+from tests.access.jwt.issuer import config, write_key_set
+from tests.api.face import LogLines
 
 LIMITS = ThrottleLimits(
     address_failures_max=3, address_forgiven_per_s=0.5, id_failures_max=5, id_forgiven_per_s=1.0
@@ -31,6 +40,34 @@ def test_an_id_waits_also_if_each_failure_comes_from_elsewhere() -> None:
     assert guard.wait_s("10.0.1.1", "id", 0.0) == pytest.approx(1)
     assert guard.wait_s("10.0.1.1", "id", 1.0) == 0
     assert guard.wait_s("10.0.1.1", "other", 0.0) == 0
+
+
+def test_the_limits_are_the_configurations_and_the_defaults_are_the_same() -> None:
+    assert ThrottleLimits.of(AccessConfig()) == ThrottleLimits()
+    given = AccessConfig(
+        address_failures_max=3, address_forgiven_per_s=0.5, id_failures_max=5, id_forgiven_per_s=1.0
+    )
+    assert ThrottleLimits.of(given) == LIMITS
+
+
+async def test_the_gate_is_opened_with_what_is_configured(tmp_path: Path) -> None:
+    write_key_set(keys := tmp_path / "keys.json")
+    access, jwt, log = (
+        AccessConfig(address_failures_max=2, address_forgiven_per_s=0.01),
+        config(jwks_file=str(keys)),
+        LogLines(),
+    )
+    with (
+        open_audit(AuditConfig(enabled=False), place_in(tmp_path), log) as opened,
+        open_gate(access, jwt, tmp_path, log, opened) as gate,
+    ):
+        reasons = []
+        for number in range(3):
+            with pytest.raises(DeniedError) as caught:
+                gate.access.identify([f"Bearer eyJ{number}"], [], "10.0.0.1")
+            reasons.append(caught.value.reason)
+        assert reasons == ["malformed", "malformed", "throttled"]
+        assert caught.value.retry_after_s == pytest.approx(100, abs=10)
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0, 3)), max_size=40))

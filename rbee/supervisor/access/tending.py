@@ -17,6 +17,7 @@ from rbee.store import FILE_NAME
 from rbee.supervisor.access.access import Access
 from rbee.supervisor.access.keeper import Keeper
 from rbee.supervisor.access.keyring import Keyring
+from rbee.supervisor.access.throttle import ThrottleLimits
 from rbee.supervisor.access.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ def open_gate(
     keeper, verifier = Keeper(store, keyring, log, heard), Verifier()
     jwts = _make_jwts(jwt, store, log, heard) if jwt.issuer else None
     access = Access(
-        keyring, verifier, clock=trio.current_time, unix_clock=time.time, audit=audit, jwts=jwts
-    )
+        keyring, verifier, clock=trio.current_time, unix_clock=time.time, audit=audit, jwts=jwts,
+        throttle_limits=ThrottleLimits.of(config),
+    )  # fmt: skip
     keeper.open()
     if access.is_open:
         log.warning(

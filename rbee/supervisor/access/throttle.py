@@ -14,6 +14,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
+from rbee.config import AccessConfig
+
 ENTRIES_MAX: Final = 4096  # of each table
 
 # Of IPv6 one customer has a network of this size, and may use every address in it.
@@ -22,13 +24,20 @@ _IPV6_PREFIX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class ThrottleLimits:
-    """How much is too much."""
+    """How much is too much; `AccessConfig` has the same."""
 
     address_failures_max: int = 10
     address_forgiven_per_s: float = 0.5
     # Ids are public: whoever knows one must not be able to keep its owner out for long.
     id_failures_max: int = 20
     id_forgiven_per_s: float = 1.0
+
+    @classmethod
+    def of(cls, config: AccessConfig) -> "ThrottleLimits":
+        return cls(
+            config.address_failures_max, config.address_forgiven_per_s,
+            config.id_failures_max, config.id_forgiven_per_s,
+        )  # fmt: skip
 
 
 class Throttle:
