@@ -13,7 +13,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 import trio
@@ -22,6 +22,7 @@ from rbee.supervisor.kin import Identity
 from rbee.supervisor.limits import Holding, Limits
 from tests.simulation.faults import HEALTHY, Character, character
 from tests.simulation.scenario import ModelPlan, Scenario, chance
+from tests.simulation.sim_clock import Alarm, SimClock
 from tests.simulation.sim_link import SimLink
 from tests.simulation.sim_worker import Around, SimWorker
 
@@ -66,7 +67,7 @@ class SimProcess:
         self._boot_fd = os.dup(boot_fd)
         self.gate: Final = trio.Event()
         self._ended = trio.Event()
-        self._news = trio.Event()
+        self._alarm: Final = Alarm(box.clock)
         self.worker: Final = SimWorker(
             box.watcher, box.model_of(slot_id), nature, box.own(f"{slot_id} {self.pid}"),
             self.pid, trio.current_time(), self.poke,
@@ -74,7 +75,7 @@ class SimProcess:
 
     def poke(self) -> None:
         """Something has come for it."""
-        self._news.set()
+        self._alarm.ring()
 
     # --- for the GPU
 
@@ -134,11 +135,8 @@ class SimProcess:
             self._read_boot()
         while not worker.has_ended:
             worker.advance(trio.current_time())
-            self._news = trio.Event()
-            if worker.has_ended:
-                break
-            with trio.move_on_at(worker.wake_s):
-                await self._news.wait()
+            if not worker.has_ended:
+                await self._alarm.wait_until(worker.wake_s)
         if worker.is_connected:
             self.strays.update(self._box.next_pid() for _ in range(worker.nature.strays))
         self._box.watcher.note(
@@ -224,8 +222,9 @@ class SimCustody:
 class Box:
     """All of it, and the tasks in which the processes live."""
 
-    def __init__(self, scenario: Scenario, watcher: Watcher) -> None:
+    def __init__(self, scenario: Scenario, watcher: Watcher, clock: SimClock) -> None:
         self.watcher: Final = watcher
+        self.clock: Final = clock
         self.processes: Final[list[SimProcess]] = []
         self.custodies: Final[list[SimCustody]] = []
         self.links: Final = SimLinks(self)
@@ -287,21 +286,21 @@ class Box:
             and not (each.worker.has_ended and each.is_reaped and not each.strays)
         ]
 
-    def suspend_supervisor(self, lasts_s: float, clock: Any) -> None:
+    def suspend_supervisor(self, lasts_s: float) -> None:
         """Everybody else lives on for so long."""
         until_s = trio.current_time() + lasts_s
         for each in self.processes:
             if not each.worker.has_ended:
                 each.worker.advance(until_s)
                 each.poke()
-        clock.jump(lasts_s)
+        self.clock.jump(lasts_s)
 
-    def freeze(self, lasts_s: float, clock: Any) -> None:
+    def freeze(self, lasts_s: float) -> None:
         """Nobody lives for so long."""
         for each in self.processes:
             if not each.worker.has_ended:
                 each.worker.freeze(lasts_s)
-        clock.jump(lasts_s)
+        self.clock.jump(lasts_s)
 
     def kill(self, slot_id: str, number: int) -> None:
         """Somebody else does."""

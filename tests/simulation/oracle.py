@@ -45,12 +45,9 @@ def length(script: Script, ask: Ask) -> int:
     return script.tokens + (ask.sampling.seed or 0) % 3
 
 
-def token(key: str, place: int) -> int:
-    return zlib.crc32(b"%s/%d" % (key.encode(), place))
-
-
 def tokens(key: str, start: int, stop: int) -> tuple[int, ...]:
-    return tuple(token(key, place) for place in range(start, stop))
+    of_all = zlib.crc32(key.encode())
+    return tuple([zlib.crc32(b"/%d" % place, of_all) for place in range(start, stop)])
 
 
 def text_between(key: str, start: int, stop: int, *, is_end: bool) -> str:

@@ -69,8 +69,10 @@ class PoolWatch:
         self.check()
 
     def turn_done(self) -> bool:
+        has_touched = bool(self._pool._touched)
         is_more = self._pool.turn_done()
-        self.check()
+        if has_touched:  # else it has done nothing
+            self.check()
         return is_more
 
     def worker_gone(self, worker: Worker, ending: WorkerExit) -> None:
@@ -105,31 +107,34 @@ class PoolWatch:
     # --- the books
 
     def check(self) -> None:
-        pool, dispatch, expect = self._pool, self._pool._dispatch, self._trace.expect
-        is_known = len(pool._open) == len(dispatch._waiting) + len(dispatch._sent)
-        expect(is_known, "an open request neither waits nor is at a worker")
-        expect(dispatch.queued == len(dispatch._waiting), "a line holds who does not wait")
-        at = sum(len(there) for there in dispatch._at.values())
-        expect(at == len(dispatch._sent), "a request is at no worker, or at two")
+        """Called at nearly all that happens: what is told of a violation is put into words then."""
+        dispatch, violation = self._pool._dispatch, self._trace.violation
+        waiting, sent = len(dispatch._waiting), len(dispatch._sent)
+        if len(self._pool._open) != waiting + sent:
+            violation("an open request neither waits nor is at a worker")
+        if dispatch.queued != waiting:
+            violation("a line holds who does not wait")
+        if sum(map(len, dispatch._at.values())) != sent:
+            violation("a request is at no worker, or at two")
         for worker, there in dispatch._at.items():
             self._check_worker(worker, there)
-        for slot in self._slots:
-            self._check_idle(slot)
+        if waiting and not dispatch._kept:
+            for slot in self._slots:
+                self._check_idle(slot)
 
     def _check_worker(self, worker: Worker, there: dict[int, OpenRequest]) -> None:
-        expect = self._trace.expect
+        violation = self._trace.violation
         on_link = {each.request_id for each in worker.requests if not each.is_cancelled}
-        expect(on_link == there.keys(), f"{worker.worker_id} works on what nobody knows of")
-        if worker.ready is not None:
-            is_bounded = worker.open_requests <= worker.batch_size
-            expect(is_bounded, f"{worker.worker_id} has more than its batch")
-        dispatch = self._pool._dispatch
-        suspect = dispatch.suspect_at(worker)
+        if on_link != there.keys():
+            violation(f"{worker.worker_id} works on what nobody knows of")
+        if worker.ready is not None and worker.open_requests > worker.batch_size:
+            violation(f"{worker.worker_id} has more than its batch")
+        suspect = self._pool._dispatch.suspect_at(worker)
         if suspect is not None:
             # Beside one that came to be suspected there, by the crash of its twin, others go on.
-            since_s = self._suspected_s(suspect)
-            joined = [each for each in there.values() if each.sent_s > max(since_s, suspect.sent_s)]
-            expect(not joined, f"{worker.worker_id} has others beside a suspect")
+            since_s = max(self._suspected_s(suspect), suspect.sent_s)
+            if any(each.sent_s > since_s for each in there.values()):
+                violation(f"{worker.worker_id} has others beside a suspect")
 
     def _suspected_s(self, request: OpenRequest) -> float:
         key = ask_key(request.ask)
@@ -138,12 +143,10 @@ class PoolWatch:
     def _check_idle(self, slot: Slot) -> None:
         """Nobody waits while a worker has room, unless one is kept for suspects."""
         worker, dispatch, model = slot.worker, self._pool._dispatch, slot.model.name
-        if worker is None or not takes_more(worker):
+        if not dispatch.has_waiting(model) or dispatch.has_suspects(model):
             return
-        if dispatch._kept or dispatch.has_suspects(model):
-            return
-        has_waiting = dispatch.has_waiting(model)
-        self._trace.expect(not has_waiting, f"{slot.slot_id} has room, and somebody waits")
+        if worker is not None and takes_more(worker):
+            self._trace.violation(f"{slot.slot_id} has room, and somebody waits")
 
     def check_empty(self) -> None:
         """At the end nothing is left in any book."""

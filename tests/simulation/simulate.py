@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import trio
 from trio._core import _run
-from trio.testing import MockClock
 
 from rbee.supervisor import memory_watch
 from tests.simulation.scenario import Scenario, chance, draw
+from tests.simulation.sim_clock import SimClock
 from tests.simulation.trace import Trace
 from tests.simulation.world import World
 
@@ -45,7 +45,7 @@ def simulate(seed: int, duration_s: float = 3600.0) -> Outcome:
 
 
 def play(scenario: Scenario) -> Outcome:
-    trace, clock = Trace(), MockClock(autojump_threshold=0)
+    trace, clock = Trace(), SimClock(BEGIN_S)
     worlds: list[World] = []
     bugs: list[str] = []
     in_thread, counters_every_s = trio.to_thread.run_sync, memory_watch.COUNTERS_EVERY_S
@@ -90,8 +90,7 @@ def _threads(scenario: Scenario) -> Callable[..., Awaitable[Any]]:
     return run_sync
 
 
-async def _play(scenario: Scenario, trace: Trace, clock: MockClock, worlds: list[World]) -> None:
-    clock.jump(BEGIN_S)
+async def _play(scenario: Scenario, trace: Trace, clock: SimClock, worlds: list[World]) -> None:
     world = World(scenario, trace, clock)
     worlds.append(world)
     await world.run()

@@ -4,7 +4,6 @@ import math
 from typing import Final, cast
 
 import trio
-from trio.testing import MockClock
 
 from rbee.config import ModelConfig
 from rbee.errors import ErrorCode, RequestError
@@ -34,6 +33,7 @@ from tests.simulation.scenario import (
     Scenario,
     chance,
 )
+from tests.simulation.sim_clock import SimClock
 from tests.simulation.sim_gpu import Quarantine, SimNvml, WatchedGate
 from tests.simulation.slot_watch import SlotWatch, WatchedSlot
 from tests.simulation.trace import Trace
@@ -57,10 +57,9 @@ UNKILLABLE_ENDS_S: Final = 60.0
 class World:
     """All parts of one simulation."""
 
-    def __init__(self, scenario: Scenario, trace: Trace, clock: MockClock) -> None:
+    def __init__(self, scenario: Scenario, trace: Trace, clock: SimClock) -> None:
         self.scenario: Final = scenario
         self.trace: Final = trace
-        self.clock: Final = clock
         self.slot_watch: Final = SlotWatch(scenario, self.trace)
         self.slots: Final[list[Slot]] = [
             WatchedSlot(_plan(slot, model, scenario), self.slot_watch)
@@ -73,7 +72,7 @@ class World:
         )  # fmt: skip
         self.watch: Final = _Deliveries(self.pool, self.slots, self.trace, self)
         self.requests: Final = RequestWatch(scenario, self.pool, self.slots, self.watch, self.trace)
-        self.box: Final = Box(scenario, self)
+        self.box: Final = Box(scenario, self, clock)
         self.open_requests: Final = OpenRequests()
         self.operations: Final = Operations(
             self.slots, self.pool, cast(Crashes, None), trio.current_time, 0
@@ -179,6 +178,7 @@ class World:
         begun_s = trio.current_time()
         with trio.CancelScope() as all_of_it:
             self.trace.on_violation = lambda: all_of_it.cancel(reason="an invariant does not hold")
+            self.box.clock.on_idle = lambda: self.violation("all wait, and nothing is due")
             async with trio.open_nursery() as outside:
                 self.box.start = outside.start_soon
                 if self.gate is not None:
@@ -300,10 +300,10 @@ class World:
             case Deed.TERM:
                 self.box.kill(act.slot, 15)
             case Deed.SUSPEND:
-                self.box.suspend_supervisor(act.lasts_s, self.clock)
+                self.box.suspend_supervisor(act.lasts_s)
                 self._woke(act.lasts_s)
             case Deed.FREEZE:
-                self.box.freeze(act.lasts_s, self.clock)
+                self.box.freeze(act.lasts_s)
                 self._woke(act.lasts_s)
 
     def _woke(self, lasts_s: float) -> None:
