@@ -68,6 +68,7 @@ def examine_all(path: Path | None) -> "Iterator[Finding]":
         ("open files", system.check_files),
         ("core dumps", system.check_core_dumps),
         ("locked memory", system.check_locked_memory),
+        ("confinement", system.check_confinement),
         ("config", lambda: reading()[0]),
         ("cgroups", lambda: limits.check_cgroups(config())),
         ("models", lambda: place.check_models(config())),

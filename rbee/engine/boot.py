@@ -20,7 +20,7 @@ from rbee.engine.engine import Engine
 from rbee.engine.link_thread import LinkThread
 from rbee.engine.loop import WorkerLoop
 from rbee.errors import EngineError, ExitCode
-from rbee.hardening import forbid_core_files, forbid_new_rights
+from rbee.hardening import forbid_core_files, forbid_new_rights, forbid_reaching_others
 
 BOOT_BYTES_MAX: Final = 4096
 
@@ -82,11 +82,15 @@ def engine_for(name: str) -> Engine:
 
 
 def _secure_process() -> None:
-    """Die with the supervisor, leave no core file, take no new rights."""
+    """Die with the supervisor, leave no core file, take no new rights, leave others alone.
+
+    To be called before there is a second thread.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     # Acts when the supervisor's main thread ends: the supervisor spawns from that thread.
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     forbid_new_rights()
+    forbid_reaching_others()  # where the kernel cannot, `rbee doctor` says so
     forbid_core_files()
     os.umask(0o077)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor reads its own

@@ -46,7 +46,7 @@ def test_doctor_finds_nothing_failed_on_a_good_machine(good_config: Path) -> Non
     assert done.returncode == 0, findings
     assert findings["models"]["found"] == "synthetic-0: synthetic"
     assert findings["llamacpp"]["verdict"] == "ok"
-    assert len(findings) == 20
+    assert len(findings) == 21
     assert not (good_config.parent / "run").exists(), "doctor changes nothing"
 
 
@@ -78,7 +78,7 @@ def test_doctor_looks_on_where_packages_are_missing(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (1, "")
     lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "warn", "fail "))]
-    assert len(lines) == 20
+    assert len(lines) == 21
     failed = [line for line in lines if "cannot be checked: import of" in line]
     assert [line.split()[1] for line in failed] == [
         "gpu", "exllamav2", "cuda", "config", "cgroups", "models", "run", "port", "keys", "secrets",
@@ -201,6 +201,8 @@ def test_a_gpu_that_is_hot_or_tells_too_little_is_a_warning() -> None:
         (system.judge_core_dumps(INFINITY), "warn"),
         (system.judge_locked_memory(0), "warn"),
         (system.judge_locked_memory(INFINITY), "ok"),
+        (system.judge_confinement(""), "ok"),
+        (system.judge_confinement("no Landlock: Function not implemented"), "warn"),
         (system.judge_disk(Path("/x"), 10), "fail"),
         (system.judge_disk(Path("/x"), 100 << 20), "warn"),
         (system.judge_disk(Path("/x"), 10 << 30), "ok"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from rbee.cli.checks.finding import Finding
+from rbee.hardening import landlock_problem
 
 # A stream holds one descriptor; beside them stand sockets of workers, pidfds and files.
 FILES_MIN: Final = 512
@@ -65,6 +66,18 @@ def judge_locked_memory(soft: int) -> Finding:
         f"{soft} bytes, less than {LOCKED_BYTES_WANTED}",
         "ulimit -l 8192, or LimitMEMLOCK=8M in the systemd unit",
     )
+
+
+def check_confinement() -> Finding:
+    return judge_confinement(landlock_problem())
+
+
+def judge_confinement(problem: str) -> Finding:
+    """Whether workers can be kept from TCP, and from signals to others."""
+    if not problem:
+        return Finding("confinement", "ok", "workers reach no TCP, and signal no others")
+    mend = "a kernel from 6.12 on with Landlock on: docs/security.md has what it keeps workers from"
+    return Finding("confinement", "warn", problem, mend)
 
 
 def check_disk(path: Path) -> Finding:
