@@ -232,6 +232,32 @@ def test_claims_that_are_not_ours_are_refused(name: str, value: object) -> None:
     assert refusal(sign(good(**{name: value}))) == Reason.CLAIMS
 
 
+MODELS = {"models_claim": "/rbee/models"}
+
+
+@pytest.mark.parametrize(
+    ("claim", "models"),
+    [
+        (["one", "two"], {"one", "two"}), ("one two", {"one", "two"}), ("*", set()),
+        (["one", "*"], set()), ([f"m{number}" for number in range(256)], None),
+    ],
+)  # fmt: skip
+def test_a_jwt_names_the_models_that_may_be_asked_for(claim: Any, models: set[str] | None) -> None:
+    taken = verify(sign(good(rbee={"models": claim})), **MODELS).models
+    assert taken == (set(claim) if models is None else models)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [None, [], "", "  ", {}, {"one": True}, 1, [1], ["one", 1], ["one", None], ["../one"], "a/../b",
+     ["one", ""], [f"m{number}" for number in range(257)]],
+)  # fmt: skip
+def test_a_jwt_that_names_no_models_may_ask_for_none(claim: object) -> None:
+    assert refusal(sign(good(rbee={"models": claim})), **MODELS) == Reason.CLAIMS
+    assert refusal(sign(good()), **MODELS) == Reason.CLAIMS
+    assert refusal(sign(good(rbee=claim)), **MODELS) == Reason.CLAIMS
+
+
 @pytest.mark.parametrize(
     ("times", "reason"),
     [
