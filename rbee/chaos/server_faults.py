@@ -119,8 +119,8 @@ async def pause_box(scene: Scene) -> None:
 async def exhaust_descriptors(scene: Scene) -> None:
     """No descriptor is to be had for three seconds, and a worker is killed meanwhile."""
     await scene.moment()
+    row = await scene.busy_worker()  # without descriptors none gets busy that is not yet
     with _descriptors_at_most(scene.server.pid, descriptors(scene.server.pid)):
-        row = await scene.busy_worker()
         scene.strike()
         scene.signal_worker(row)
         await trio.sleep(HELD_S)

@@ -11,6 +11,7 @@ import ctypes
 import faulthandler
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -51,9 +52,23 @@ def main(boot_fd: int, life_fd: int) -> int:
     if not raw:  # the supervisor went away, or gave up on us, before it opened the gate
         return ExitCode.ORPHANED
     document = msgspec.json.decode(raw, type=BootDocument)
+    if _is_gone(Path(document.link_path)):
+        # ZeroMQ would try for ever; the supervisor starts another worker, with another socket.
+        print("the supervisor's socket is gone", file=sys.stderr)  # noqa: T201
+        return ExitCode.OS_ERROR
     link = LinkThread(Path(document.link_path), life_fd)
     link.start()
     return WorkerLoop(link, bytes.fromhex(document.secret_hex), engine_for).run()
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # whoever connects will say what is wrong with it
+        pass
+    return False
 
 
 def engine_for(name: str) -> Engine:

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -38,7 +39,7 @@ class RunDir:
         self._lock_fd = -1
 
     def __enter__(self) -> "RunDir":
-        self._make()
+        self._make(self._sweep)
         return self
 
     def mend(self) -> bool:
@@ -53,7 +54,7 @@ class RunDir:
         if self._is_held():
             return False
         self._unlock()
-        self._make()
+        self._make()  # sockets that are there are those of our workers
         return True
 
     def _is_held(self) -> bool:
@@ -63,7 +64,7 @@ class RunDir:
             return False
         return self._lock_fd >= 0 and os.path.samestat(os.fstat(self._lock_fd), found)
 
-    def _make(self) -> None:
+    def _make(self, clear: Callable[[], None] = lambda: None) -> None:
         path = self.path
         longest = SOCKET_PATH_BYTES_MAX - SOCKET_NAME_BYTES_MAX - 1
         if len(bytes(path)) > longest:
@@ -82,7 +83,7 @@ class RunDir:
             )
         try:
             self._lock()
-            self._sweep()
+            clear()
         except OSError as error:  # a full disk, a file system without locks
             self._unlock()
             raise RunDirError(f"run_dir {path} cannot be used: {error.strerror}") from error

@@ -197,10 +197,19 @@ def test_the_last_of_many_words_is_heard_before_the_link_closes(
     os.close(life_write)
 
 
-def test_a_worker_whose_link_cannot_be_opened_ends(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("link_path", "exit_code", "told"),
+    [
+        ("/" + "x" * 300, ExitCode.SOFTWARE, b"ZMQError"),
+        ("/no/such/w-0", ExitCode.OS_ERROR, b"the supervisor's socket is gone"),
+    ],
+)
+def test_a_worker_whose_link_cannot_be_opened_ends(
+    link_path: str, exit_code: ExitCode, told: bytes
+) -> None:
     boot_read, boot_write = os.pipe()
     life_read, life_write = os.pipe()
-    boot = {"worker_id": "w-0", "link_path": "/" + "x" * 300, "secret_hex": SECRET.hex()}
+    boot = {"worker_id": "w-0", "link_path": link_path, "secret_hex": SECRET.hex()}
     os.write(boot_write, json.dumps(boot).encode())
     os.close(boot_write)
     command = [sys.executable, "-m", "rbee.engine", str(boot_read), str(life_read)]
@@ -209,5 +218,5 @@ def test_a_worker_whose_link_cannot_be_opened_ends(tmp_path: Path) -> None:
     )
     for descriptor in (boot_read, life_read, life_write):
         os.close(descriptor)
-    assert ended.returncode == ExitCode.SOFTWARE
-    assert b"ZMQError" in ended.stderr
+    assert ended.returncode == exit_code
+    assert told in ended.stderr

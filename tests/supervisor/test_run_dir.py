@@ -84,6 +84,18 @@ def test_one_that_was_deleted_is_made_again_and_held(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_sockets_of_workers_that_start_meanwhile_are_left_where_it_is_mended(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "run"
+    with RunDir(path) as run_dir, socket.socket(socket.AF_UNIX) as ours:
+        (path / "lock").unlink()
+        ours.bind(str(path / "w-1"))
+        assert run_dir.mend()
+        assert (path / "w-1").exists()
+        (path / "w-1").unlink()
+
+
 def test_one_that_another_has_made_again_is_not_taken_back(tmp_path: Path) -> None:
     path = tmp_path / "run"
     with RunDir(path) as run_dir:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Final
 
+from rbee.chaos.answers import End
 from rbee.chaos.catalogue import SCENARIOS
 from rbee.chaos.scenario import Fault
-from rbee.chaos.scene import Scene
+from rbee.chaos.scene import Missed, Scene
+from rbee.chaos.server import DrillError
 
 # These strike any server, one after the other.
 _AS_THEY_STAND: Final = (
@@ -43,17 +45,22 @@ _HARMLESS: Final = {
 _ENDS: Final = ("request_quarantined", "worker_failed")
 
 
-def _prompted(fault: str, *codes: str) -> Fault:
+def _prompted(fault: str, *, is_guilty: bool) -> Fault:
     """A request that asks for a fault; no two are the same, as one that was found is refused."""
 
     async def ask_for_it(scene: Scene) -> None:
-        await scene.trigger(f"[fault={fault}] {scene.chance.getrandbits(48)}", *codes)
+        judged = await scene.ask(f"[fault={fault}] {scene.chance.getrandbits(48)}")
+        told = f"the request at fault ended {judged.end.value} ({judged.what})"
+        if judged.end is End.LOST or (judged.end is End.REFUSED and judged.what not in _ENDS):
+            raise DrillError(told)
+        if (judged.end is End.SERVED) == is_guilty:  # another one had its fault in its place
+            raise Missed(told)
 
     return ask_for_it
 
 
 MIX: Final[Mapping[str, Fault]] = {
     **{name: SCENARIOS[name].fault for name in _AS_THEY_STAND},
-    **{name: _prompted(fault, *_ENDS) for name, fault in _GUILTY.items()},
-    **{name: _prompted(fault) for name, fault in _HARMLESS.items()},
+    **{name: _prompted(fault, is_guilty=True) for name, fault in _GUILTY.items()},
+    **{name: _prompted(fault, is_guilty=False) for name, fault in _HARMLESS.items()},
 }
