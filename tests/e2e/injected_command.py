@@ -34,11 +34,7 @@ _ON_PATHS: Final = re.compile(r"[0-9]+ +(\w+)\(")
 
 
 class Desk:
-    """A state directory with a key to be rotated or revoked, and the files of a command.
-
-    Args:
-      state_dir: of a server that runs, else one in ``folder``, made anew for `again`.
-    """
+    """A state directory with a key to be rotated or revoked, and the files of a command."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -161,7 +157,8 @@ def _deed(
 ) -> list[str]:
     """Wholly done and shown, or not done and nothing shown."""
     after, now_s, found = read_books(desk.state_dir), time.time(), list[str]()
-    is_done = done.returncode == 0
+    # A revocation is not taken back because nobody could be told of it.
+    is_done = done.returncode == 0 or (deed == "revoke" and "write to stdout" in done.stderr)
     made = [key for key in after.rows if key not in before.rows and after.is_good(key, now_s + 1)]
     if len(made) != (is_done and deed in {"init", "make", "rotate"}):
         found.append(f"{len(made)} keys were made")

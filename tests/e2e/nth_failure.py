@@ -2,7 +2,8 @@
 
 In a start, in the crash of a worker and in a shutdown; in commands that change keys, and in a
 server that is asked to, that records it, or that reads its files again: until no further call is
-there to fail. Takes some forty minutes; `test_nth_failure.py` has a sample for each day.
+there to fail. That is more than a thousand, and takes an hour or so; `test_nth_failure.py` and
+`test_nth_failure_of_deeds.py` have a sample for each day.
 """
 
 import sys
