@@ -37,6 +37,7 @@ class ServerConfig(Section, frozen=True):
     allow_plaintext: bool = False  # other machines may come without TLS: keys can be read
     allowed_hosts: tuple[str, ...] = ()  # Host names taken beside loopback names
     allowed_origins: tuple[str, ...] = ()  # of web pages that may call, as https://chat.example.com
+    local: bool = True  # ZeroMQ on client.sock in run_dir, for programs of the same user
     lane: bool = True  # the hot routes past hypercorn; off: every request goes through it
     body_bytes_max: Annotated[int, Meta(ge=1024, le=8 * 1024 * 1024)] = 1024 * 1024
     body_timeout_s: Seconds = 30.0  # a request's body must have come by then

@@ -92,6 +92,12 @@ Feature: The server answers as an OpenAI client expects (R3, R5, R9, R20, R22)
     When 20 requests for 100 tokens are streamed at once
     Then each of the 20 streams is the numbers from 0 to 99
 
+  Scenario: A program of this machine is answered over ZeroMQ as it is over HTTP
+    Given a server with 1 worker
+    When a local program streams the prompt "[tokens=20]"
+    Then the local program is told the numbers from 0 to 19
+    And the request is in the log as one of the local face
+
   Scenario: Models are listed
     Given a server with 1 worker
     Then "/v1/models" lists the model "synthetic"

@@ -73,6 +73,7 @@ def examine_all(path: Path | None) -> "Iterator[Finding]":
         ("cgroups", lambda: limits.check_cgroups(config())),
         ("models", lambda: place.check_models(config())),
         ("run dir", lambda: place.check_run_dir(config().server.run_dir)),
+        ("local face", lambda: place.check_local(config().server)),
         ("port", lambda: place.check_port(config())),
         ("keys", lambda: secrecy.check_keys(config())),
         ("secrets", lambda: secrecy.check_secrets(config())),

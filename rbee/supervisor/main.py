@@ -4,16 +4,16 @@ The nesting of nurseries is the order of shutdown, innermost first:
 
     ground    audit log, run directory, instance, links, the signal watcher, the warden
       workers   one `keep_filled` per slot
-        faces     HTTP
+        faces     HTTP, local
 """
 
+import contextlib
 import functools
 import gc
 import os
 import random
 import socket
 import time
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,6 +26,7 @@ from rbee.config import Config, ServerConfig
 from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
 from rbee.hardening import forbid_core_files, forbid_looking_inside
 from rbee.logs import Log, open_log
+from rbee.run_place import default_run_dir
 from rbee.supervisor.access.tending import Gate, open_gate
 from rbee.supervisor.adopted import become_subreaper, keep_reaping
 from rbee.supervisor.api.app import make_face
@@ -47,11 +48,13 @@ from rbee.supervisor.lane import Lane
 from rbee.supervisor.last_lines import LastLines
 from rbee.supervisor.launch import Launcher
 from rbee.supervisor.limits import limits_of
+from rbee.supervisor.local import LocalSocket, serve_local
 from rbee.supervisor.operations import Operations
 from rbee.supervisor.overdue import Overdue
 from rbee.supervisor.pool import Pool
+from rbee.supervisor.refusal import find_refusal
 from rbee.supervisor.reload import Part, Reloader
-from rbee.supervisor.run_dir import RunDir, default_run_dir
+from rbee.supervisor.run_dir import RunDir
 from rbee.supervisor.signals import Ending, watch_hang_ups, watch_signals
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
 from rbee.supervisor.warden_child import keep_warden
@@ -112,6 +115,7 @@ def _serve(config: Config, terminal: Terminal) -> int:
             run_dir.path, own_places(), held, log, gpus, mend_run_dir=run_dir.mend
         ) as instance,
         open_gate(config.access, config.jwt, _state_dir(config), log, opened) as gate,
+        LocalSocket(run_dir.path) if config.server.local else contextlib.nullcontext() as local,
     ):
         check_bind(
             bind,
@@ -130,14 +134,24 @@ def _serve(config: Config, terminal: Terminal) -> int:
                 places, survey, survey_gpus, config.gpu, log, quarantine=instance.gpu_problem
             )
             outside = _Outside(
-                links, instance, address, opened, presence, overdue, tls, terminal, gate, gpu_gate
+                links,
+                instance,
+                address,
+                opened,
+                presence,
+                overdue,
+                tls,
+                terminal,
+                gate,
+                gpu_gate,
+                local,
             )
             house = _build(config, plans, outside, log)
             _calm_collector()
             trio.run(_run, house, sockets, limits)
             code = ExitCode.UNAVAILABLE if house.hopeless.is_set() else ExitCode.OK
         except Exception as bug:
-            if (refusal := _refusal(bug)) is not None:
+            if (refusal := find_refusal(bug)) is not None:
                 code = ExitCode.OS_ERROR
                 message = f"the supervisor cannot go on, as the system refuses: {refusal}"
                 raise SystemRefusedError(message) from bug
@@ -160,17 +174,6 @@ def _harden(config: ServerConfig, log: Log) -> None:
         log.warning("dumpable", effect="this user's other processes can read keys and prompts")
     elif problem := forbid_looking_inside():
         log.warning("dumpable", problem=problem)
-
-
-def _refusal(bug: BaseException) -> str | None:
-    """What the system refused, and where, if that is all that is wrong; else None: a bug."""
-    if isinstance(bug, BaseExceptionGroup):
-        told = [_refusal(each) for each in bug.exceptions]
-        return None if None in told else told[0]
-    if not isinstance(bug, OSError):
-        return None
-    frame = traceback.extract_tb(bug.__traceback__)[-1]
-    return f"{bug} (at {Path(frame.filename).name}:{frame.lineno}, {frame.name})"
 
 
 def _calm_collector() -> None:
@@ -199,6 +202,7 @@ class _Outside:
     terminal: Terminal
     gate: Gate
     gpus: GpuGate
+    local: LocalSocket | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -366,6 +370,9 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
         gatehouse.start_soon(gate.tend, end_lapsed)
         async with trio.open_nursery() as faces:
             await faces.start(run_http)
+            if (local := house.outside.local) is not None:
+                run_local = functools.partial(serve_local, log=house.log, shutdown=closing)
+                await faces.start(run_local, api.app, local, settings, limits)
             await house.drain_asked.wait()
             house.pool.drain()
             await _wait_drained(house)

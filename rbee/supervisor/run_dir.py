@@ -18,15 +18,6 @@ LOCK_NAME: Final = "lock"
 SOCKET_NAME_BYTES_MAX: Final = 16
 
 
-def default_run_dir() -> Path:
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        return Path(runtime) / "rbee"
-    if os.geteuid() == 0:
-        return Path("/run/rbee")
-    return Path(f"/tmp/rbee-{os.geteuid()}")  # noqa: S108  # owner and mode are checked
-
-
 class RunDir:
     """Makes the directory and holds its lock; takes both away at the end.
 

@@ -46,7 +46,7 @@ def test_doctor_finds_nothing_failed_on_a_good_machine(good_config: Path) -> Non
     assert done.returncode == 0, findings
     assert findings["models"]["found"] == "synthetic-0: synthetic"
     assert findings["llamacpp"]["verdict"] == "ok"
-    assert len(findings) == 21
+    assert len(findings) == 22
     assert not (good_config.parent / "run").exists(), "doctor changes nothing"
 
 
@@ -78,11 +78,11 @@ def test_doctor_looks_on_where_packages_are_missing(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (1, "")
     lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "warn", "fail "))]
-    assert len(lines) == 21
+    assert len(lines) == 22
     failed = [line for line in lines if "cannot be checked: import of" in line]
     assert [line.split()[1] for line in failed] == [
-        "gpu", "exllamav2", "cuda", "config", "cgroups", "models", "run", "port", "keys", "secrets",
-        "certificate", "disk",
+        "gpu", "exllamav2", "cuda", "config", "cgroups", "models", "run", "local", "port", "keys",
+        "secrets", "certificate", "disk",
     ]  # fmt: skip
 
 

@@ -120,7 +120,7 @@ async def test_without_descriptors_the_server_waits_and_then_accepts(
 
 def test_the_cap_leaves_descriptors_for_the_rest_of_the_supervisor() -> None:
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert connections_max(HttpLimits()) == soft - 256
+    assert connections_max(HttpLimits()) == soft - 512
     with descriptors(300):
         assert connections_max(HttpLimits()) == 150
     assert connections_max(HttpLimits(connections_max=7)) == 7

@@ -40,6 +40,7 @@ from rbee.wire import (
 )
 from tests.security.http_targets import HTTP_TARGETS
 from tests.security.jwt_targets import JWT_TARGETS
+from tests.security.local_targets import LOCAL_TARGETS
 from tests.security.target import JSON_WORDS, Target, words
 
 ROOT: Final = Path(__file__).parents[2]
@@ -187,4 +188,5 @@ TARGETS: Final = (
     ),
     *HTTP_TARGETS,
     *JWT_TARGETS,
+    *LOCAL_TARGETS,
 )  # fmt: skip

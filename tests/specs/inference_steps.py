@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx2
 
+from rbee.client import Client
 from tests.e2e.server import wait_until
 from tests.specs.runner import Steps
 from tests.specs.world import World, chat_body, numbers
@@ -67,6 +68,26 @@ def then_streamed_text(world: World, last: str) -> None:
     deltas = [choice["delta"] for chunk in chunks for choice in chunk["choices"]]
     assert deltas[0]["role"] == "assistant"
     assert "".join(d.get("content") or "" for d in deltas) == numbers(int(last) + 1)
+
+
+@step(r'a local program streams the prompt "(.+)"')
+def when_local_stream(world: World, prompt: str) -> None:
+    with Client(world.server.run_dir) as client:
+        body = chat_body(prompt)
+        told = client.chat(
+            body["messages"], model=body["model"], correlation_id="local", stream=True
+        )
+        world.lines = [delta.text for delta in told]
+
+
+@step(r"the local program is told the numbers from 0 to (\d+)")
+def then_local_text(world: World, last: str) -> None:
+    assert "".join(world.lines) == numbers(int(last) + 1)
+
+
+@step(r"the request is in the log as one of the local face")
+def then_local_in_log(world: World) -> None:
+    assert world.server.wait_event("request_done", correlation_id="local")["face"] == "local"
 
 
 @step(r'the last chunks are a finish reason "stop", the usage of (\d+) tokens and "\[DONE\]"')

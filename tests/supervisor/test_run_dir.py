@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from rbee.errors import RunDirError
-from rbee.supervisor.run_dir import RunDir, default_run_dir
+from rbee.run_place import default_run_dir
+from rbee.supervisor.run_dir import RunDir
 
 
 def test_it_is_made_closed_to_others_and_taken_away(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from rbee.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from rbee.cli.address import Address
-    from rbee.config import Config
+    from rbee.config import Config, ServerConfig
 
 
 def check_run_dir(configured: str) -> Finding:
@@ -28,7 +28,7 @@ def check_run_dir(configured: str) -> Finding:
 
 
 def run_dir_path(configured: str) -> Path:
-    from rbee.supervisor.run_dir import default_run_dir
+    from rbee.run_place import default_run_dir
 
     return Path(configured).absolute() if configured else default_run_dir()
 
@@ -90,6 +90,21 @@ def judge_lock(path: Path) -> Finding:
         os.close(descriptor)
     left = sum(stat.S_ISSOCK(entry.lstat().st_mode) for entry in path.iterdir())
     return Finding("run dir", "ok", f"{path}, free; {left} left sockets go at the next start")
+
+
+def check_local(server: "ServerConfig") -> Finding:
+    """Where programs of this machine reach the server without HTTP, and whether one is there."""
+    from rbee.local_wire import SOCKET_NAME
+
+    if not server.local:
+        return Finding("local face", "ok", "off, by server.local = false")
+    path = run_dir_path(server.run_dir) / SOCKET_NAME
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(bytes(path))
+        except OSError:
+            return Finding("local face", "ok", f"{path}, made when rbee starts")
+    return Finding("local face", "ok", f"a server listens at {path}")
 
 
 def check_port(config: "Config") -> Finding:

@@ -3,6 +3,8 @@
 Rule: whatever a route raises is answered here, and ends nothing but its request.
 """
 
+from typing import Final
+
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -12,6 +14,9 @@ from rbee.supervisor.access.verifier import VERIFICATION_TIMEOUT_S
 from rbee.supervisor.api.cors import preflight_answer
 from rbee.supervisor.api.guard import Guard
 from rbee.supervisor.api.visit import ClientGoneError, Visit, put_visit, read_headers
+
+# The extension by which a server says which face it is, for the log; none: HTTP.
+FACE: Final = "rbee.face"
 
 
 class AsgiFace:
@@ -39,6 +44,8 @@ class AsgiFace:
         client = scope.get("client")
         address = client[0] if client else ""
         visit = guard.arrive(scope["method"], read_headers(scope["headers"]), address)
+        if face := (scope.get("extensions") or {}).get(FACE):
+            visit.facts["face"] = face
         put_visit(scope, visit)
         door = _Door(send, guard, visit)
         try:

@@ -14,13 +14,14 @@ Ours is what carries them: accepting, one bulkhead per connection, reading, send
     outbox.py       what a client is sent; the direct writer
 """
 
+from rbee.supervisor.http_server.bulkhead import Bulkhead
 from rbee.supervisor.http_server.limits import HttpLimits
-from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter
+from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter, Outbox
 from rbee.supervisor.http_server.server import Back, Front, SparseLog, serve_http
 from rbee.supervisor.http_server.sockets import bind_sockets
 from rbee.supervisor.http_server.tls import Tls
 
 __all__ = [
-    "Back", "BrokenReason", "DirectWriter", "Front", "HttpLimits", "SparseLog", "Tls",
-    "bind_sockets", "serve_http",
+    "Back", "BrokenReason", "Bulkhead", "DirectWriter", "Front", "HttpLimits", "Outbox",
+    "SparseLog", "Tls", "bind_sockets", "serve_http",
 ]  # fmt: skip

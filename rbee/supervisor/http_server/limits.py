@@ -4,8 +4,9 @@ import resource
 from dataclasses import dataclass
 from typing import Final
 
-# Descriptors that connections leave to the rest of the supervisor: links, pipes, files, pidfds.
-DESCRIPTORS_KEPT: Final = 256
+# Descriptors that connections leave to the rest of the supervisor: links, pipes, files, pidfds,
+# and 256 for local clients.
+DESCRIPTORS_KEPT: Final = 512
 
 # The cap where the operating system knows no limit on descriptors.
 CONNECTIONS_MAX: Final = 65_536

@@ -108,14 +108,29 @@ class Outbox:
             return 0
 
 
+def as_chunk(payload: bytes) -> bytes:
+    """A part of a body as HTTP/1.1 has it."""
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
 class DirectWriter:
     """Writes parts of one streamed answer, at once and from any task, without ASGI's `send`.
 
     An app finds it in ``scope["extensions"]["rbee.direct"]``, where the client speaks HTTP/1.1.
     It may be used from the answer's start until its last body message.
+
+    Args:
+      frame: makes of a part what the client is sent.
     """
 
-    def __init__(self, outbox: Outbox, parked_bytes_max: int, log: Log) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        parked_bytes_max: int,
+        log: Log,
+        frame: Callable[[bytes], bytes] = as_chunk,
+    ) -> None:
+        self._frame = frame
         self._outbox = outbox
         self._parked_bytes_max = parked_bytes_max
         self._log = log
@@ -148,14 +163,14 @@ class DirectWriter:
             callback(self._broken)
 
     def write_nowait(self, payload: bytes) -> None:
-        """Send ``payload`` as one chunk of the body. Never waits; what is broken drops it."""
+        """Send ``payload`` as one part of the body. Never waits; what is broken drops it."""
         if self._broken is not None or not payload:
             return
         if not self._is_open:
             # The writer may be called from a task that serves others too: it must not raise.
             self._log.error("direct_write_out_of_turn", written_bytes=len(payload))
             return
-        self._outbox.push(b"%x\r\n%b\r\n" % (len(payload), payload))
+        self._outbox.push(self._frame(payload))
         if self._outbox.parked_bytes > self._parked_bytes_max:
             self._outbox.give_up("slow_client")
 
