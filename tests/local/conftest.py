@@ -9,5 +9,6 @@ from tests.e2e.server import Server, serving, synthetic_config
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("local"), synthetic_config()) as server:
+    config = synthetic_config(head="[server]\ndumpable = true\n")  # its descriptors are counted
+    with serving(tmp_path_factory.mktemp("local"), config) as server:
         yield server

@@ -246,6 +246,7 @@ def test_a_server_that_is_stopped_or_killed_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rbee.client.talk.GRACE_S", 0.0)
+    monkeypatch.setattr("rbee.client.talk._CONNECT_S", 0.2)
     with serving(tmp_path, synthetic_config()) as server, Client(server.run_dir) as client:
         stream = client.chat(HELLO, **ENDLESS)  # type: ignore[call-overload]
         assert client.health() == "ok"
@@ -253,6 +254,8 @@ def test_a_server_that_is_stopped_or_killed_is_seen(
         try:
             with pytest.raises(TimedOutError):
                 client.chat(HELLO, model="synthetic", timeout_s=0.2)
+            for run in (trio.run, run_on_asyncio):
+                run(lambda: find_no_answer(server.run_dir))
         finally:
             os.kill(server.pid, signal.SIGCONT)
         os.kill(server.pid, signal.SIGKILL)
@@ -260,6 +263,12 @@ def test_a_server_that_is_stopped_or_killed_is_seen(
             list(stream)
         with pytest.raises(ServerGoneError, match=r"no server|does not exist"):
             client.health()
+
+
+async def find_no_answer(run_dir: Path) -> None:
+    async with AsyncClient(run_dir) as client:
+        with pytest.raises(ServerGoneError, match="no server answers"):
+            await client.health()
 
 
 def test_the_socket_is_ours_alone(server: Server) -> None:

@@ -9,15 +9,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import trio
 
 from rbee.client import AnswerError, Client, ServerGoneError
+from rbee.config import ServerConfig
 from rbee.errors import RunDirError
 from rbee.local_wire import End, Head, Part, Request
 from rbee.supervisor.access.principal import Limits
-from rbee.supervisor.local.face import CLIENTS_MAX, LocalSocket, is_let_in
+from rbee.supervisor.http_server import HttpLimits
+from rbee.supervisor.local import LocalSocket, serve_local
+from rbee.supervisor.local.exchange import as_bytes
+from rbee.supervisor.local.face import CLIENTS_MAX, is_let_in
+from tests.api.face import LogLines
 from tests.e2e.server import Server, serving, synthetic_config, wait_until
 from tests.local.raw import HELLO, RawClient, connect, request
 from tests.specs.access_room import keep
@@ -116,6 +123,20 @@ def test_over_the_cap_an_idle_client_makes_room(server: Server) -> None:
     server.wait_event("local_clients_full")
 
 
+def test_without_a_descriptor_for_it_a_client_waits_and_the_server_goes_on(server: Server) -> None:
+    process = psutil.Process(server.pid)
+    limits = process.rlimit(psutil.RLIMIT_NOFILE)
+    process.rlimit(psutil.RLIMIT_NOFILE, (3, limits[1]))
+    with connect(server.run_dir / "client.sock") as sock:
+        try:
+            server.wait_event("accept_failed", error="EMFILE", face="local")
+        finally:
+            process.rlimit(psutil.RLIMIT_NOFILE, limits)
+        sock.sendall(HELLO)
+        assert sock.recv(1) == b"\xff"
+    assert_well(server)
+
+
 def test_who_reads_or_speaks_too_slowly_is_cut(tmp_path: Path) -> None:
     head = "[server]\nparked_bytes_max = 4096\nbody_timeout_s = 0.5\n"
     config = synthetic_config(head=head, synthetic="context_length = 200000")
@@ -201,6 +222,24 @@ def test_shutdown_gives_an_open_stream_its_end_and_refuses_what_is_new(tmp_path:
         assert not server.run_dir.exists()
         with pytest.raises(ServerGoneError):
             client.health()
+
+
+async def test_who_is_connected_when_shutdown_begins_is_answered(tmp_path: Path) -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    shutdown = trio.Event()
+    shutdown.set()
+    with LocalSocket(tmp_path) as local, connect(local.path) as sock:
+        sock.sendall(HELLO + request(Request("GET", "/")))
+        with trio.fail_after(5):
+            await serve_local(
+                app, local, ServerConfig(), HttpLimits(), log=LogLines(), shutdown=shutdown
+            )
+        assert list(tmp_path.iterdir()) == []
+        told = b"".join(iter(lambda: sock.recv(65536), b""))
+    assert told.endswith(as_bytes(Head(200, {})) + as_bytes(Part(b"{}")) + as_bytes(End()))
 
 
 def test_shutdown_waits_for_no_client_that_does_not_read(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ class LocalSocket:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take it away: who comes from now on sees that nobody is there. Again, it does nothing."""
         self.listener.close()
         with contextlib.suppress(OSError):
             if self._is_there():
@@ -104,7 +108,7 @@ async def serve_local(  # noqa: PLR0913  # all that a face is made of
 ) -> None:
     """Serve local clients until ``shutdown`` is set and all running requests are answered.
 
-    Cancelled, it closes all connections at once.
+    Cancelled, it closes all connections at once. The socket is gone as soon as ``shutdown`` is set.
     """
     shared = Shared(app, limits, config.body_bytes_max, config.body_timeout_s, log)
     async with trio.open_nursery() as connections:
@@ -115,6 +119,8 @@ async def serve_local(  # noqa: PLR0913  # all that a face is made of
             task_status.started()
             await shutdown.wait()
             accepting.cancel_scope.cancel(reason="shutdown")
+        face.accept_last()
+        local.close()
         face.drain()
 
 
@@ -165,6 +171,12 @@ class _Face:
                 name = errno.errorcode.get(error.errno or 0, "unknown")
                 self._quiet.warning("accept_failed", error=name, face="local")
                 await trio.sleep(_ACCEPT_RETRY_S)
+
+    def accept_last(self) -> None:
+        """Accept who is connected already in the kernel's eyes."""
+        with contextlib.suppress(OSError):
+            for _ in range(_BACKLOG):
+                self._admit(self._local.listener.accept()[0])
 
     def drain(self) -> None:
         for connection in self._open:

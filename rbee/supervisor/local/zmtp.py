@@ -6,7 +6,7 @@ clients, and tells nobody when one goes: see docs/decisions/0005-local-face-with
 Rule 1: whatever bytes arrive give messages, bytes to send, or a `RemoteProtocolError`.
 Rule 2: what is kept of a client is bounded: each frame by its place in a message, and the
         last one may be longer, is dropped as it comes, and is told by its length.
-Source: RFC 23/ZMTP 3.1 (rfc.zeromq.org/spec/23); the NULL mechanism.
+Source: ZMTP 3.0 (rfc.zeromq.org/spec/23), mechanism NULL; PING and PONG from 3.1 (spec/37).
 """
 
 from dataclasses import dataclass
