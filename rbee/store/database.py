@@ -37,10 +37,7 @@ class Database:
         self.path = path
         self._lock = threading.Lock()
         with _in_our_words(path):
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S,
-                isolation_level=None, check_same_thread=False,
-            )  # fmt: skip
+            self._connection = _connect(path)
         try:
             with _in_our_words(path):
                 self._prepare()
@@ -133,6 +130,31 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 execute("ROLLBACK")
             raise
+
+
+def read_through(path: Path) -> None:
+    """See whether the disk gives what is there: SQLite calls broken what cannot be read.
+
+    SQLite itself reads: whoever else opens and closes the file gives up the locks that this
+    process has on it, and the next command takes the log from under those who have it open.
+
+    Raises:
+      StoreError: it does not.
+      StoreCorruptError: it does, as far as the file goes on.
+    """
+    with (
+        _in_our_words(path),
+        contextlib.closing(_connect(path)) as connection,
+        contextlib.closing(sqlite3.connect(":memory:")) as copy,
+    ):
+        connection.backup(copy)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT_S,
+        isolation_level=None, check_same_thread=False,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from rbee.errors import StoreCorruptError, StoreError
-from rbee.store.database import Database
+from rbee.store.database import Database, read_through
 from rbee.store.store import Store
 
 FILE_NAME: Final = "rbee.db"
 
 # What SQLite keeps beside a file: it belongs to it.
 _COMPANIONS: Final = ("", "-wal", "-shm")
-_PART_BYTES: Final = 1 << 20
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -43,7 +42,7 @@ def open_store(path: Path, *, create: bool = True) -> Store | None:
     try:
         return Store(Database(path))
     except StoreCorruptError:
-        _read_through(path)
+        read_through(path)
         return Store(Database(path))
 
 
@@ -88,24 +87,6 @@ def _find(path: Path) -> bool:
     if mode & 0o077:
         raise StoreError(f"the store {path} must be closed to others (0600), found {mode:04o}")
     return True
-
-
-def _read_through(path: Path) -> None:
-    """See whether the disk gives what is there: SQLite calls broken what cannot be read.
-
-    Raises:
-      StoreError: it does not.
-    """
-    try:
-        for companion in _COMPANIONS:
-            with (
-                contextlib.suppress(FileNotFoundError),
-                Path(f"{path}{companion}").open("rb") as file,
-            ):
-                while file.read(_PART_BYTES):
-                    pass
-    except OSError as error:
-        raise StoreError(f"the store {path} cannot be read: {error.strerror}") from error
 
 
 def _create(path: Path) -> None:

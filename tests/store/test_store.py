@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from rbee.errors import KeysFullError, StoreCorruptError, StoreError
 from rbee.store import AuditHead, KeyRow, RevokedToken, Store, keys, open_store, set_aside
-from rbee.store.database import Database
+from rbee.store.database import Database, read_through
+from tests.e2e.injection import STRACE
 
 
 def row(key_id: str = "aaaaaaaa", **more: object) -> KeyRow:
@@ -253,22 +254,45 @@ def test_a_broken_store_is_told_and_can_be_set_aside_with_all_that_belongs_to_it
         assert store.keys.were_lost()
 
 
-def test_what_the_disk_does_not_give_is_no_broken_store(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+OPEN = """
+import sys
+from pathlib import Path
+from rbee.errors import StoreError
+from rbee.store import open_store
+try:
+    with open_store(Path(sys.argv[1])) as store:
+        store.keys.note_lost("by another process")
+except StoreError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.skipif(STRACE is None, reason="strace is not installed")
+@pytest.mark.parametrize("reads", ["4", "4+"], ids=["once", "from then on"])
+def test_what_the_disk_does_not_give_is_no_broken_store(path: Path, reads: str) -> None:
     with opened(path) as store:
         store.keys.add(row())
+    assert STRACE is not None
+    # The header and the first page are read by then.
+    refuse = f"inject=pread64:error=EIO:when={reads}"
+    done = subprocess.run(
+        [STRACE, "-f", "-o", "/dev/null", "-P", path, "-e", "trace=pread64", "-e", refuse,
+         sys.executable, "-c", OPEN, path],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    refused = f"StoreError: the store {path} cannot be used now: disk I/O error\n"
+    assert done.stderr == ("" if reads == "4" else refused)
+    with opened(path) as store:
+        assert store.keys.all() == [row()]
 
-    def refuse(*_: object) -> None:
-        raise OSError(5, "Input/output error")
 
-    whole = path.read_bytes()
-    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))  # as SQLite sees it then
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "open", refuse)
-        with pytest.raises(StoreError, match="cannot be read: Input/output error") as caught:
-            open_store(path)
-    assert not isinstance(caught.value, StoreCorruptError)
+def test_who_reads_a_store_through_takes_no_locks_from_those_who_have_it_open(path: Path) -> None:
+    with opened(path) as store:
+        read_through(path)
+        for _ in range(2):  # the first one would take the log away as it ends
+            before = store.data_version()
+            subprocess.run([sys.executable, "-c", OPEN, path], check=True, timeout=60)
+            assert store.data_version() != before
 
 
 def test_a_store_that_cannot_be_set_aside_is_an_error_of_the_store(
