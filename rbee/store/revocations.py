@@ -40,7 +40,7 @@ class Revocations:
         ]
 
     def add(self, token: RevokedToken, now_s: int) -> None:
-        """Revoke a token; forget those that have expired.
+        """Revoke a token, or for longer one that is revoked; forget those that have expired.
 
         Raises:
           StoreError: it could not be written, or there are `REVOCATIONS_MAX`.
@@ -51,6 +51,7 @@ class Revocations:
             if count >= REVOCATIONS_MAX:
                 raise StoreError(f"{REVOCATIONS_MAX} tokens are revoked, as many as may be")
             connection.execute(
-                "INSERT OR REPLACE INTO revocations VALUES (?, ?, ?)",
+                "INSERT INTO revocations VALUES (?, ?, ?)"
+                " ON CONFLICT DO UPDATE SET expires_s = max(expires_s, excluded.expires_s)",
                 (token.issuer, token.jti, token.expires_s),
             )

@@ -134,6 +134,18 @@ async def test_what_another_process_revokes_is_seen_and_recorded_once(path: Path
     revocations.close()
 
 
+async def test_a_revocation_is_not_taken_back_by_a_later_one_that_ends_sooner(path: Path) -> None:
+    revoked, audit = known(), RecordingAudit()
+    revocations = opened(path, revoked, audit=audit)
+    until_s = await revoke(revocations, "j-1")
+    for sooner_s in (until_s - 60, int(time.time()) - 60):
+        await revocations.revoke("j-1", sooner_s)
+        assert revoked.is_revoked("j-1")
+        assert revocations.listed() == {"j-1": until_s}
+    assert audit.told == []  # of what other processes do; none has done anything
+    revocations.close()
+
+
 async def test_until_the_store_was_read_nobody_knows_and_then_they_do(tmp_path: Path) -> None:
     path = tmp_path / "rbee.db"
     revoked = known()

@@ -115,7 +115,7 @@ class Revocations:
         with trio.CancelScope(shield=True):
             found = await self._in_thread(change)
         if self._known is not None:
-            self._known[jti] = until_s
+            self._known[jti] = found.get(jti, until_s)  # an earlier one may hold for longer
         self._take(found)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
