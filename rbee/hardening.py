@@ -11,7 +11,7 @@ from typing import Final
 _PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
-# linux/landlock.h; the numbers of its system calls are the same on all architectures.
+# linux/landlock.h; its system calls have the same numbers on x86-64, arm64 and whatever is newer.
 _LANDLOCK_CREATE_RULESET: Final = 444
 _LANDLOCK_RESTRICT_SELF: Final = 446
 _LANDLOCK_VERSION_ASKED: Final = 1
@@ -74,9 +74,12 @@ def landlock_problem() -> str:
 
 
 def forbid_reaching_others() -> str:
-    """Neither connect nor listen over TCP; trace no process, and send signals to none, but those
+    """Neither bind nor connect a TCP socket; trace no process, and send signals to none, but those
     that are started from now on. What is started inherits it; threads that are there already do
     not. To be called after `forbid_new_rights`.
+
+    Landlock looks at bind(2) and connect(2) of plain TCP alone: MPTCP, TCP Fast Open and listening
+    without a bind, on whatever port the kernel gives, go past it (seen on 6.18).
 
     Returns:
       Why that could not be had, or not all of it; "" if it holds.

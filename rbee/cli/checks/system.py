@@ -73,9 +73,9 @@ def check_confinement() -> Finding:
 
 
 def judge_confinement(problem: str) -> Finding:
-    """Whether workers can be kept from TCP, and from signals to others."""
+    """Whether workers can be kept from plain TCP, and from signals to others."""
     if not problem:
-        return Finding("confinement", "ok", "workers reach no TCP, and signal no others")
+        return Finding("confinement", "ok", "workers use no plain TCP, and signal no others")
     mend = "a kernel from 6.12 on with Landlock on: docs/security.md has what it keeps workers from"
     return Finding("confinement", "warn", problem, mend)
 
