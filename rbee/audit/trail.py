@@ -190,10 +190,10 @@ class Trail:
         self._let_go()
 
     def _let_go(self) -> None:
-        if self._current is not None:
-            self._current.close()
-            self._current = None
-        self._lock.close()
+        try:
+            self._take_file(None)
+        finally:
+            self._lock.close()
 
     # --- the lock, and who else writes
 
@@ -322,10 +322,15 @@ class Trail:
         self._head = head
         self._lock.leave_at(head)
 
-    def _take_file(self, file: LogFile) -> None:
-        if self._current is not None:
-            self._current.close()
-        self._current = file
+    def _take_file(self, file: LogFile | None) -> None:
+        """Go on in that file, or in none.
+
+        Raises:
+          OSError: closing the one before went wrong; it is closed, and this one taken.
+        """
+        before, self._current = self._current, file
+        if before is not None:
+            before.close()
 
     def _rotation_due(self) -> str:
         assert self._current is not None

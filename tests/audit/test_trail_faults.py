@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rbee.audit.disk import RealDisk
+from rbee.audit.log_file import LogFile
 from rbee.audit.place import place_in
 from rbee.audit.reading import verify
 from rbee.audit.verify import FlawKind
@@ -146,6 +147,28 @@ def test_any_failure_of_the_disk_is_healed_and_hides_nothing(
         # What is not as it was is told by the log itself, at the place where it happened.
         assert verdict.flaw.kind in (FlawKind.DAMAGED, FlawKind.TORN, FlawKind.MALFORMED), trouble
         assert "audit.damaged" in told or "audit.repaired" in told, trouble
+
+
+def test_a_file_whose_end_is_refused_is_closed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail, close = trail_in(tmp_path), LogFile.close
+    trail.append([note(1)])
+
+    def refuse(file: LogFile) -> None:
+        close(file)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    trail.rotate_soon("disk_low")
+    with monkeypatch.context() as patched:
+        patched.setattr(LogFile, "close", refuse)
+        with pytest.raises(OSError, match="Input/output"):
+            trail.append([note(2)])
+    other = os.open(tmp_path, os.O_RDONLY)  # as likely as not by the number that is free now
+    trail.append([note(2)])
+    trail.close()
+    os.close(other)  # nobody else has
+    assert numbers(place_in(tmp_path)) == [1, 2]
 
 
 def test_a_calm_disk_needs_no_healing(quick_path: Path) -> None:
