@@ -308,7 +308,7 @@ def _refuse_hidden(value: object, where: str) -> None:
 
 # A key may hold anything, also what looks like the place that msgspec adds.
 _PROBLEM: Final = re.compile(
-    r"(?P<message>.*?)(?: - at `\$\.?(?P<where>[A-Za-z_.\[\]0-9]*)`)?", re.DOTALL
+    r"(?P<message>.*?)(?: - at (?:`key` in )?`\$\.?(?P<where>[A-Za-z_.\[\]0-9]*)`)?", re.DOTALL
 )
 
 

@@ -152,7 +152,7 @@ def test_tables_in_a_section_read_back_as_the_same() -> None:
         ("limits = { requests_per_min = 1 }", "did you mean 'requests_per_minute'"),
         ("limits = { tokens_per_minute = 0 }", "jwt.limits.tokens_per_minute: Expected `int` >= 1"),
         ("role_limits = { user = { prio = 'low' } }", "did you mean 'priority'"),
-        ("role_limits = { root = {} }", "Invalid enum value 'root'"),
+        ("role_limits = { root = {} }", "jwt.role_limits: Invalid enum value 'root'"),
     ],
 )
 def test_limits_that_are_none_are_named(text: str, problem: str) -> None:
