@@ -1,5 +1,6 @@
 """The local face of a real server: who comes in, what it bears, and how it ends."""
 
+import contextlib
 import json
 import os
 import random
@@ -277,6 +278,12 @@ def test_a_socket_that_was_deleted_is_made_again(tmp_path: Path) -> None:
     with pytest.raises(RunDirError, match="cannot be made"), local:
         pytest.fail("it took the place of another file")
     assert local.path.exists()
+
+
+def test_as_many_as_may_come_at_once_wait_to_be_accepted(tmp_path: Path) -> None:
+    with LocalSocket(tmp_path) as local, contextlib.ExitStack() as clients:
+        for _ in range(CLIENTS_MAX):
+            clients.enter_context(connect(local.path, timeout_s=0))
 
 
 def test_a_hundred_clients_at_the_same_time_are_served(server: Server) -> None:

@@ -30,7 +30,7 @@ from rbee.supervisor.local.zmtp import Message, ZmtpServer
 
 _READ_BYTES: Final = 64 * 1024
 
-# Received behind the request that is being answered and the next one.
+# Received behind the next request, while one is being answered.
 _AHEAD_BYTES_MAX: Final = 2 * _READ_BYTES
 
 # Once shutdown has begun: how long an idle client's next request may be under way already, and
@@ -66,6 +66,7 @@ class Connection:
         self._next: Message | None = None
         self._nursery: trio.Nursery | None = None
         self._waiting = trio.CancelScope()
+        self._flushing = trio.CancelScope()
         self._is_ending = False
         self._is_draining = False
         self._is_receiving = True  # something of which the rest is waited for
@@ -95,15 +96,21 @@ class Connection:
             self._set_deadline(min(self._deadline, self._due_s()))
 
     def end(self) -> None:
-        """Read no more, and close."""
+        """Read no more, and close once the client has what it was told, or does not take it."""
         self._is_ending = True
         self._waiting.cancel(reason="the connection ends")
+
+    def cut(self) -> None:
+        """Close at once: whoever has its place now shall not wait until it reads."""
+        self._outbox.give_up("disconnected")
 
     async def _read(self) -> None:
         """Until the client goes, its time is up, or there is another reason for an end."""
         while not self._is_ending:
             with trio.CancelScope(deadline=self._deadline) as self._waiting:
                 await trio.lowlevel.wait_readable(self._socket)
+            if self._is_ending:
+                return  # another request behind an answer that broke off must not be begun
             is_late = self._waiting.cancelled_caught and trio.current_time() >= self._deadline
             data = self._receive_nowait()
             if data == b"" or (data is None and is_late):
@@ -139,7 +146,7 @@ class Connection:
             message, self._next = self._next, None
             self._begin(message)
         if self._exchange is not None:
-            if self._zmtp.unread_bytes > _AHEAD_BYTES_MAX + self._shared.body_bytes_max:
+            if self._next is not None and self._zmtp.unread_bytes > _AHEAD_BYTES_MAX:
                 raise RemoteProtocolError("too much came before an answer was complete")
             return
         self._note_receiving()
@@ -190,11 +197,17 @@ class Connection:
     def _give_up(self, reason: BrokenReason) -> None:
         self._shared.log.debug("client_given_up", peer=ADDRESS, reason=reason)
         self._hang_up(reason)
+        self._flushing.cancel(reason="the client was given up")
         self.end()
 
     def _start_flush(self) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(self._outbox.flush)
+        self._flushing = trio.CancelScope()
+        self._nursery.start_soon(self._flush, self._flushing)
+
+    async def _flush(self, flushing: trio.CancelScope) -> None:
+        with flushing:
+            await self._outbox.flush()
 
     def _set_deadline(self, deadline: float) -> None:
         self._deadline = deadline

@@ -27,7 +27,9 @@ from rbee.supervisor.local.exchange import ADDRESS
 
 CLIENTS_MAX: Final = 256  # connected at once; `http_server.limits` leaves descriptors to them
 
-_BACKLOG: Final = 128
+# Clients that wait to be accepted: as many as may come together. libzmq takes a full backlog for
+# no server.
+_BACKLOG: Final = 1024
 _ACCEPT_RETRY_S: Final = 0.1  # after the system had no descriptor for a connection
 _LOOK_EVERY_S: Final = 5.0  # whether the socket is still where clients look for it
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
@@ -65,6 +67,7 @@ class LocalSocket:
         with contextlib.suppress(OSError):
             if self._is_there():
                 self.path.unlink()
+        self._own = None  # another's may have its number from now on
 
     def mend(self) -> bool:
         """Listen anew if somebody has deleted the socket. Returns: whether it is another now."""
@@ -200,7 +203,7 @@ class _Face:
         if idle is None:
             return False
         del self._open[idle]
-        idle.end()
+        idle.cut()
         return True
 
     async def _serve(self, connection: Connection) -> None:

@@ -1,0 +1,106 @@
+"""One connection of the local face, in this process: what an app and a client do to each other."""
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from rbee.local_wire import Head, Part, Request
+from rbee.supervisor.http_server import HttpLimits
+from rbee.supervisor.local.connection import Connection, Shared
+from rbee.supervisor.local.exchange import as_bytes
+from rbee.supervisor.local.zmtp import GREETING
+from rbee.supervisor.local.zmtp import READY as SERVERS_READY
+from tests.api.face import LogLines
+from tests.local.raw import HELLO, request
+
+PING = b"\x04\x17\x04PING\0\0" + b"context of a ping"[:16]
+BODY_BYTES_MAX = 1 << 20
+App = Callable[[Any, Any, Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+
+async def run(connection: Connection, ended: trio.Event) -> None:
+    await connection.run()
+    ended.set()
+
+
+@asynccontextmanager
+async def served(app: App) -> AsyncIterator[tuple[Connection, socket.socket, trio.Event]]:
+    """A connection, the client's end of it, and what is set when it has ended."""
+    shared = Shared(app, HttpLimits(send_deadline_s=60), BODY_BYTES_MAX, 60, LogLines())
+    ours, clients = socket.socketpair(socket.AF_UNIX)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    for each in ours, clients:
+        each.setblocking(False)
+    connection, ended = Connection(shared, ours), trio.Event()
+    with clients:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run, connection, ended)
+            with trio.fail_after(10):
+                yield connection, clients, ended
+            nursery.cancel_scope.cancel(reason="the test is over")
+
+
+def received(sock: socket.socket) -> bytes:
+    """All that was sent on a connection that has ended."""
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+async def no_app(_scope: Any, _receive: Any, _send: Any) -> None:
+    pytest.fail("a request was made of none")
+
+
+async def test_behind_an_answer_that_broke_off_comes_nothing() -> None:
+    begun: list[str] = []
+    second = trio.Event()
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        begun.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"1", "more_body": True})
+        await second.wait()
+
+    async with served(app) as (_, client, ended):
+        client.send(HELLO + request(Request("GET", "/first")) + request(Request("GET", "/second")))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        second.set()
+        await ended.wait()
+        assert received(client) == (
+            GREETING + SERVERS_READY + as_bytes(Head(200, {})) + as_bytes(Part(b"1"))
+        )
+    assert begun == ["/first"]
+
+
+async def test_an_idle_client_that_does_not_read_is_cut_at_once() -> None:
+    async with served(no_app) as (connection, client, ended):
+        client.send(HELLO)
+        while connection._outbox.parked_bytes == 0:
+            client.send(PING * 100)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert connection.is_idle
+        connection.cut()
+        await ended.wait()
+
+
+@pytest.mark.parametrize(("ahead_bytes", "is_borne"), [(100_000, True), (300_000, False)])
+async def test_what_is_received_ahead_is_bounded(ahead_bytes: int, is_borne: bool) -> None:
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with served(app) as (_, client, ended):
+        client.send(HELLO + request(Request("GET", "/first")) + request(Request("GET", "/second")))
+        third = request(Request("POST", "/third"), bytes(ahead_bytes))
+        while third and not ended.is_set():
+            try:
+                third = third[client.send(third) :]
+            except BlockingIOError:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            except BrokenPipeError:
+                break
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert ended.is_set() is not is_borne
