@@ -10,7 +10,7 @@
 goes wrong is a `ClientError`. docs/local.md has more.
 
 errors.py   what can go wrong
-place.py    where the server's socket is
+place.py    where the server's socket is, and whether it can be another user's
 link.py     one ZeroMQ connection, without waiting
 talk.py     one request and its answer, written once for all ways to wait
 answers.py  what comes back
@@ -25,6 +25,7 @@ from rbee.client.errors import (
     AnswerError,
     BadAnswerError,
     ClientError,
+    ForeignServerError,
     ServerGoneError,
     TimedOutError,
 )
@@ -33,5 +34,6 @@ from rbee.client.tasks import AsyncClient, AsyncStream
 
 __all__ = [
     "AnswerError", "AsyncClient", "AsyncStream", "BadAnswerError", "Client", "ClientError",
-    "Completion", "Delta", "Response", "ServerGoneError", "Stream", "TimedOutError",
+    "Completion", "Delta", "ForeignServerError", "Response", "ServerGoneError", "Stream",
+    "TimedOutError",
 ]  # fmt: skip

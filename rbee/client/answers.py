@@ -16,11 +16,11 @@ _DONE: Final = b"[DONE]"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Any answer: its status, its headers by their names in lower case, and what its JSON says."""
+    """Any answer: its status, its headers by their names in lower case, and what it says."""
 
     status: int
     fields: dict[str, str]
-    value: Any
+    value: Any  # what its JSON says; the text, where it is none; None, where it is empty
 
     @property
     def correlation_id(self) -> str:
@@ -50,7 +50,11 @@ class Delta:
 
 
 def as_response(head: Head, body: bytes) -> Response:
-    return Response(head.status, head.fields, _json(body) if body else None)
+    value: Any = None
+    if body:
+        is_json = head.fields.get("content-type", "").startswith("application/json")
+        value = _json(body) if is_json else body.decode("utf-8", "replace")
+    return Response(head.status, head.fields, value)
 
 
 def checked(response: Response) -> Response:
@@ -58,6 +62,14 @@ def checked(response: Response) -> Response:
     if response.status >= _ERROR_MIN:
         raise _as_error(response.value, response.status, response.fields)
     return response
+
+
+def member(response: Response, name: str) -> Any:  # noqa: ANN401  # whatever it holds
+    """A member of what an answer says. Raises: AnswerError; BadAnswerError: there is none."""
+    if isinstance(response.value, dict) and name in response.value:
+        return response.value[name]
+    checked(response)
+    raise BadAnswerError(f"expected an answer with the member {name!r}")
 
 
 def as_completion(response: Response) -> Completion:

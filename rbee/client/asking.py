@@ -1,5 +1,6 @@
 """What a client asks: requests as the local protocol has them."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -36,12 +37,16 @@ class Asker:
         timeout_s: float | None = None,
         correlation_id: str = "",
     ) -> Talk:
-        """A request that is ready to begin. A timeout that is not given is the client's own.
+        """A request that is ready to begin.
+
+        Args:
+          timeout_s: None: the client's own; infinite: as long as the server lets it.
 
         Raises:
           ValueError: the local protocol has no form for what is given.
         """
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        timeout_s = None if timeout_s == math.inf else timeout_s
         said = {
             "method": method,
             "path": path,

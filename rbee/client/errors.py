@@ -13,6 +13,10 @@ class ServerGoneError(ClientError):
     """No server is there, or it ended the connection before the answer was whole."""
 
 
+class ForeignServerError(ClientError):
+    """Another user may have made the run directory: it would get the key and the prompts."""
+
+
 class TimedOutError(ClientError):
     """Nothing came within the time that the request had, not even the server's own refusal."""
 

@@ -4,12 +4,14 @@ Rule: whoever waits for `fileno` has asked `receive` before, and found nothing: 
       socket may have eaten the news.
 """
 
+import os
 from pathlib import Path
 from typing import Final
 
 import zmq
 
 from rbee.client.errors import ServerGoneError
+from rbee.client.place import check_place
 from rbee.local_wire import PART_BYTES_MAX
 
 # Messages that wait here for a program that does not read; what is behind them waits at the
@@ -31,12 +33,12 @@ class Link:
     """A DEALER socket that is connecting, connected, or gone."""
 
     def __init__(self, context: Context, path: Path) -> None:
-        if not path.exists():
-            raise ServerGoneError(f"no server is there: {path} does not exist")
+        check_place(path)
         try:
             self._socket = context.socket(zmq.DEALER)
         except zmq.ZMQError as error:
             raise ServerGoneError(f"no connection can be made: {error.strerror}") from error
+        self._pid = os.getpid()
         for option, value in _OPTIONS:
             self._socket.setsockopt(option, value)
         self._socket.connect(f"ipc://{path}")
@@ -77,4 +79,6 @@ class Link:
     def _events(self) -> int:
         if self._socket.closed:  # with the client that it is of
             raise ServerGoneError("this client is closed")
+        if self._pid != os.getpid():  # libzmq's thread has stayed behind: it would wait for ever
+            raise ServerGoneError("a connection of before a fork is the parent's alone")
         return int(self._socket.getsockopt(zmq.EVENTS))

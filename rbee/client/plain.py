@@ -1,4 +1,4 @@
-"""`Client`: it blocks the thread that calls it, and needs no other one."""
+"""`Client`: it blocks the thread that calls it, and needs no other one of Python's."""
 
 import os
 import select
@@ -14,6 +14,7 @@ from rbee.client.answers import (
     as_completion,
     as_response,
     checked,
+    member,
     read_events,
 )
 from rbee.client.asking import TIMEOUT_S, Asker, Messages
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 class Client:
-    """A client of the server on this machine. Several threads may use one.
+    """A client of the server on this machine. Several threads may use one, but no forked child.
 
     Args:
       run_dir: the server's run directory; None: that of ./rbee.toml, else the default.
@@ -85,6 +86,7 @@ class Client:
         """Ask for the next message of a conversation.
 
         Args:
+          timeout_s: None: the client's own; infinite: as long as the server lets it.
           parameters: more of the request's body, as ``max_tokens``; docs/api.md lists them.
         """
         body = {"model": model, "stream": stream, **parameters}
@@ -132,24 +134,24 @@ class Client:
 
     def models(self) -> list[dict[str, Any]]:
         """The models that can be asked for, as ``GET /v1/models`` lists them."""
-        models: list[dict[str, Any]] = checked(self.request("GET", "/v1/models")).value["data"]
+        models: list[dict[str, Any]] = member(self.request("GET", "/v1/models"), "data")
         return models
 
     def health(self) -> str:
         """Whether the server is ready: "ok", or "starting", "draining", "unavailable"."""
-        return str(self.request("GET", "/health/ready").value["status"])
+        return str(member(self.request("GET", "/health/ready"), "status"))
 
     def cancel(self, request_id: str) -> bool:
         """End a request that runs, by its id or its correlation id. False: there is none."""
-        response = checked(self.request("DELETE", f"/v1/requests/{request_id}"))
-        return bool(response.value["cancelled"])
+        response = self.request("DELETE", f"/v1/requests/{request_id}")
+        return bool(member(response, "cancelled"))
 
     def request(self, method: str, path: str, body: object = None) -> Response:
         """Ask on any route of docs/api.md. What the server refuses is a response, too."""
         return _whole(self._asker.talk(method, path, body))
 
     def close(self) -> None:
-        """End all that runs, and give everything back."""
+        """End all that runs, and give everything back. Not while another thread is in a call."""
         self._asker.links.close()
 
     def __enter__(self) -> Self:

@@ -4,6 +4,7 @@ What may have to wait is a generator of `Wait`s: whoever runs it waits until the
 readable or the time is over, and sends back which. When it is closed instead, the request ends.
 """
 
+import os
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -42,10 +43,13 @@ class Links:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._context: Context = zmq.Context(io_threads=1)
+        self._pid = os.getpid()
         self._idle: list[Link] = []
 
     def take(self) -> Steps[Link]:
-        """A connection for one request. Raises: ServerGoneError."""
+        """A connection for one request. Raises: ClientError."""
+        if self._pid != os.getpid():
+            raise ClientError("this client was made before a fork: make another one in the child")
         while (link := self._pop_idle()) is not None:
             if link.is_connected:
                 return link
@@ -59,7 +63,7 @@ class Links:
                 is_in_time = yield Wait(link.fileno(), until_s - time.monotonic())
                 if not is_in_time:
                     link.close()
-                    raise ServerGoneError(f"no server answers at {self._path}")
+                    raise ServerGoneError(f"no server answers at {self._path}, or it is full")
         except GeneratorExit:
             link.close()
             raise

@@ -13,6 +13,7 @@ from rbee.client.answers import (
     as_completion,
     as_response,
     checked,
+    member,
     read_events,
 )
 from rbee.client.asking import TIMEOUT_S, Asker, Messages
@@ -84,6 +85,7 @@ class AsyncClient:
         """Ask for the next message of a conversation.
 
         Args:
+          timeout_s: None: the client's own; infinite: as long as the server lets it.
           parameters: more of the request's body, as ``max_tokens``; docs/api.md lists them.
         """
         body = {"model": model, "stream": stream, **parameters}
@@ -131,25 +133,24 @@ class AsyncClient:
 
     async def models(self) -> list[dict[str, Any]]:
         """The models that can be asked for, as ``GET /v1/models`` lists them."""
-        response = checked(await self.request("GET", "/v1/models"))
-        models: list[dict[str, Any]] = response.value["data"]
+        models: list[dict[str, Any]] = member(await self.request("GET", "/v1/models"), "data")
         return models
 
     async def health(self) -> str:
         """Whether the server is ready: "ok", or "starting", "draining", "unavailable"."""
-        return str((await self.request("GET", "/health/ready")).value["status"])
+        return str(member(await self.request("GET", "/health/ready"), "status"))
 
     async def cancel(self, request_id: str) -> bool:
         """End a request that runs, by its id or its correlation id. False: there is none."""
-        response = checked(await self.request("DELETE", f"/v1/requests/{request_id}"))
-        return bool(response.value["cancelled"])
+        response = await self.request("DELETE", f"/v1/requests/{request_id}")
+        return bool(member(response, "cancelled"))
 
     async def request(self, method: str, path: str, body: object = None) -> Response:
         """Ask on any route of docs/api.md. What the server refuses is a response, too."""
         return await _whole(self._asker.talk(method, path, body))
 
     def close(self) -> None:
-        """End all that runs, and give everything back."""
+        """End all that runs, and give everything back. Not while another task is in a call."""
         self._asker.links.close()
 
     async def __aenter__(self) -> Self:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from rbee.client import BadAnswerError, Client
+from rbee.client import AnswerError, BadAnswerError, Client
 from rbee.local_wire import SOCKET_NAME, End, FromServer, Head, Part, encode_answer
 
 
@@ -53,6 +53,28 @@ HEAD = Head(200, {})
 def test_what_is_no_answer_is_said_to_be_none(tmp_path: Path, replies: list[list[bytes]]) -> None:
     with saying(tmp_path, replies), Client(tmp_path) as client, pytest.raises(BadAnswerError):
         client.complete("a", model="m", timeout_s=10)
+
+
+def test_what_should_tell_of_health_and_does_not_is_said_to_be_none(tmp_path: Path) -> None:
+    replies = told(HEAD, Part(b"well"), End())
+    with (
+        saying(tmp_path, replies),
+        Client(tmp_path) as client,
+        pytest.raises(BadAnswerError, match="status"),
+    ):
+        client.health()
+
+
+def test_a_refusal_where_health_is_asked_for_is_an_answer(tmp_path: Path) -> None:
+    refusal = b'{"error": {"code": "internal_error", "message": "a bug"}}'
+    head = Head(500, {"content-type": "application/json"})
+    replies = told(head, Part(refusal), End())
+    with (
+        saying(tmp_path, replies),
+        Client(tmp_path) as client,
+        pytest.raises(AnswerError, match="a bug"),
+    ):
+        client.health()
 
 
 def test_an_event_that_is_none_is_said_to_be_none(tmp_path: Path) -> None:
