@@ -361,10 +361,11 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
     )  # fmt: skip
     settings = house.config.server
     tls = house.outside.tls
-    front = Lane(api, settings, limits, house.log, closing, tls) if settings.lane else None
+    lane = Lane(api, settings, limits, house.log, closing, tls, house.drain_asked)
     run_http = functools.partial(
-        serve_http, api.app, sockets, limits, log=house.log, shutdown=closing, front=front, tls=tls
-    )
+        serve_http, api.app, sockets, limits, log=house.log, shutdown=closing,
+        draining=house.drain_asked, front=lane if settings.lane else None, tls=tls,
+    )  # fmt: skip
     async with trio.open_nursery() as gatehouse:
         end_lapsed = functools.partial(api.open_requests.end_those_of, gate.access.lapsed)
         gatehouse.start_soon(gate.tend, end_lapsed)

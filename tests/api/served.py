@@ -97,6 +97,7 @@ async def serve_face(
     config: ServerConfig | None = None,
     generator: FakeGenerator | None = None,
     patience_s: float = 20,
+    draining: trio.Event | None = None,
     unix_clock: Callable[[], float] = lambda: 1_900_000_000.0,
     surroundings: Mapping[str, Any] | None = None,
     **limits: Any,
@@ -104,6 +105,7 @@ async def serve_face(
     """Serve on a free port; ``answer`` is called with each ask once it was taken.
 
     Args:
+      draining: set before the shutdown, if at all.
       surroundings: what else `make_face` gets.
     """
     generator, log, config = generator or FakeGenerator(), LogLines(), config or ServerConfig()
@@ -116,13 +118,13 @@ async def serve_face(
     served = Served(generator, face, None, port, log)
     http_limits = HttpLimits(**limits)
     if has_lane:
-        served.lane = Lane(face, config, http_limits, log, served.shutdown)
+        served.lane = Lane(face, config, http_limits, log, served.shutdown, None, draining)
 
     async def serve(*, task_status: trio.TaskStatus[None]) -> None:
         with served.life:
             await serve_http(
                 face.app, sockets, http_limits, log=log, shutdown=served.shutdown,
-                front=served.lane, task_status=task_status,
+                draining=draining, front=served.lane, task_status=task_status,
             )  # fmt: skip
         served.ended.set()
 

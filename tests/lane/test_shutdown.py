@@ -29,6 +29,7 @@ async def test_shutdown_finishes_what_runs_and_sees_off_what_is_idle() -> None:
             served.shutdown.set()
             with trio.fail_after(AT_ONCE_S):
                 assert await idle.read_all() == b""
+            with trio.fail_after(1 + AT_ONCE_S):  # who has just connected has something to say
                 assert await fresh.read_all() == b""
             assert not served.ended.is_set()
             count_to_five(asked[0])
@@ -74,6 +75,61 @@ async def test_shutdown_does_not_wait_long_for_a_request_that_does_not_come(
             if status is not None:
                 assert (await client.read_answer()).status == status
             assert await client.read_all() == b""
+            await served.ended.wait()
+
+
+@pytest.mark.parametrize("has_lane", [True, False])
+async def test_shutdown_answers_who_had_connected_and_speaks_a_little_later(
+    has_lane: bool,
+) -> None:
+    async with (
+        serve_face(has_lane=has_lane, linger_s=MOMENT_S) as served,
+        await served.connect() as client,
+    ):
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        served.shutdown.set()
+        await trio.sleep(MOMENT_S)
+        await client.send(LIVE)
+        assert (await client.read_answer()).status == 200
+        with trio.fail_after(AT_ONCE_S):
+            await served.ended.wait()
+
+
+@pytest.mark.parametrize("has_lane", [True, False])
+async def test_while_it_drains_each_answer_is_the_last_of_its_connection(has_lane: bool) -> None:
+    draining = trio.Event()
+    async with serve_face(has_lane=has_lane, draining=draining, linger_s=MOMENT_S) as served:
+        async with contextlib.AsyncExitStack() as stack:
+            idle, busy, whole = [
+                await stack.enter_async_context(await served.connect()) for _ in range(3)
+            ]
+            await idle.send(LIVE)
+            assert (await idle.read_answer()).headers.get("connection") != "close"
+            await busy.send(chat(stream=True))
+            asked = await served.generator.wait_asked()
+            await whole.send(chat())
+            asked = await served.generator.wait_asked(2)
+            asked[0].push("1 ")
+            await busy.read_until(b"1 ")
+            draining.set()
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            count_to_five(asked[0])
+            count_to_five(asked[1])
+            await busy.read_until(b"[DONE]\n\n\r\n0\r\n\r\n")
+            await idle.send(LIVE)
+            for client in (idle, whole):
+                answer = await client.read_answer()
+                assert (answer.status, answer.headers["connection"]) == (200, "close")
+            with trio.fail_after(AT_ONCE_S):
+                for client in (busy, idle, whole):
+                    assert await client.read_all() == b""
+        async with await served.connect() as late:  # and whoever comes yet is answered
+            await late.send(LIVE)
+            answer = await late.read_answer()
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+        assert not served.ended.is_set()
+        served.shutdown.set()
+        with trio.fail_after(AT_ONCE_S):
             await served.ended.wait()
 
 

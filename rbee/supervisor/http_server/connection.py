@@ -26,7 +26,7 @@ DIRECT: Final = "rbee.direct"  # the ASGI scope extension that holds the direct 
 
 _READ_BYTES: Final = 64 * 1024
 
-# Once shutdown has begun: how long an idle client's next request may be under way already, and
+# Once the server closes: how long an idle client's next request may be under way already, and
 # how long the head of one may still take.
 _LAST_REQUEST_S: Final = 0.05
 _LAST_HEAD_S: Final = 1.0
@@ -84,9 +84,9 @@ class Connection:
             self._close()
 
     def drain(self) -> None:
-        """Shutdown has begun: finish what runs, take nothing new."""
+        """The server closes: finish what runs, and what comes at once."""
         now = trio.current_time()
-        if self._phase is _Phase.HEAD and self._protocol.has_unread:
+        if self._phase is _Phase.HEAD:  # begun, or expected: who has just connected will speak
             self._set_deadline(min(self._deadline, now + _LAST_HEAD_S))
         elif self._phase is not _Phase.REQUEST:
             self._set_deadline(min(self._deadline, now + _LAST_REQUEST_S))

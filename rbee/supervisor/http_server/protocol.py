@@ -61,6 +61,7 @@ class Surroundings:
     limits: HttpLimits
     log: Log
     shutdown: trio.Event  # set: finish what runs, take nothing new
+    draining: trio.Event  # set, before that: each answer is the last one of its connection
     is_tls: bool = False
 
 
@@ -118,7 +119,7 @@ class Http1Protocol(H11Protocol):
             ConnectionState({}), surroundings.is_tls, client, server, self._send,
         )  # fmt: skip
         self._limits = surroundings.limits
-        self._shutdown = surroundings.shutdown
+        self._draining = surroundings.draining
         self._carrier = carrier
         self._outbox = carrier.outbox
         self._is_over = False
@@ -210,7 +211,7 @@ class Http1Protocol(H11Protocol):
         headers = [*event.headers, *self.config.response_headers("h11")]
         # Of a body that is not here yet, nobody will look for the end.
         is_last = self.connection.their_state is h11.SEND_BODY
-        if (is_last or self._shutdown.is_set()) and _CLOSE not in headers:
+        if (is_last or self._draining.is_set()) and _CLOSE not in headers:
             headers.append(_CLOSE)
         reason = _REASONS.get(event.status_code, b"")
         head = h11.Response(status_code=event.status_code, headers=headers, reason=reason)
@@ -225,7 +226,7 @@ class Http1Protocol(H11Protocol):
         self.stream.closed = True
         self.stream = None
         can_go_on = (
-            not self._shutdown.is_set()
+            not self._draining.is_set()
             and self.connection.our_state is h11.DONE
             and self.connection.their_state is h11.DONE
         )

@@ -70,6 +70,7 @@ async def serve_http(  # noqa: PLR0913  # all that a server is made of
     *,
     log: Log,
     shutdown: trio.Event,
+    draining: trio.Event | None = None,
     front: Front | None = None,
     tls: Tls | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -81,13 +82,16 @@ async def serve_http(  # noqa: PLR0913  # all that a server is made of
 
     Args:
       sockets: bound and listening.
+      draining: set before ``shutdown``: connections end with the answer that they wait for, so
+        that no client asks on one that is about to be closed.
       front: accepts in our place, and hands over what it does not keep.
       tls: all connections speak TLS under it. A front wraps what it accepts itself.
     """
     config, context = _hypercorn_config(limits), WorkerContext(max_requests=None)
     surroundings = Surroundings(
-        ASGIWrapper(app), config, context, limits, log, shutdown, is_tls=tls is not None
-    )
+        ASGIWrapper(app), config, context, limits, log, shutdown,
+        shutdown if draining is None else draining, is_tls=tls is not None,
+    )  # fmt: skip
     server = _Server(surroundings, front, tls)
     for listener in sockets:
         tune(listener)

@@ -29,7 +29,7 @@ class Carrier(Protocol[C_contra]):
     """What a connection needs of the loop that carries it."""
 
     shared: Shared
-    is_draining: bool
+    is_closing: bool  # what has not begun to come is not waited for
 
     def watch(self, connection: C_contra) -> None:
         """Its interest in the socket, or its deadline, has changed."""

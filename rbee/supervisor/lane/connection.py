@@ -193,10 +193,10 @@ class Connection(Replier):
             self.close()
 
     def drain(self) -> None:
-        """Shutdown has begun: finish what runs, take nothing new."""
-        self._machine.close_after()
+        """The server closes: finish what runs, and what comes at once."""
         if self._state in RECEIVING:
-            self._wait_due_s = min(self._wait_due_s, self._due_s_of(receiving_state(self._machine)))
+            state = self._state if self._state is State.HEAD else receiving_state(self._machine)
+            self._wait_due_s = min(self._wait_due_s, self._due_s_of(state))
             self._carrier.watch(self)
 
     def abort(self, outcome: str) -> None:
@@ -355,9 +355,9 @@ class Connection(Replier):
 
     def _due_s_of(self, state: State) -> float:
         shared = self._shared
-        is_draining = self._carrier.is_draining
+        is_closing = self._carrier.is_closing
         return trio.current_time() + receiving_timeout_s(
-            state, shared.limits, shared.body_timeout_s, is_draining=is_draining
+            state, shared.limits, shared.body_timeout_s, is_closing=is_closing
         )
 
     # --- the socket

@@ -59,14 +59,16 @@ class Lane:
         log: Log,
         shutdown: trio.Event,
         tls: Tls | None = None,
+        draining: trio.Event | None = None,
     ) -> None:
         self.shared = Shared(
             face.hot, face.guard, limits, min(INLINE_BYTES_MAX, config.body_bytes_max),
             config.body_timeout_s, DateCache(time.time), log,
         )  # fmt: skip
-        self.is_draining = False
+        self.is_closing = False
         self._tls = tls
         self._shutdown = shutdown
+        self._draining = shutdown if draining is None else draining
         self._quiet = SparseLog(log)
         self._open: dict[int, Connection] = {}
         self._masks: dict[int, int] = {}  # what is waited for, by descriptor
@@ -100,7 +102,7 @@ class Lane:
             for fd in self._listeners:
                 self._epoll.register(fd, _READ)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._drain_at_shutdown)
+                nursery.start_soon(self._close_at_shutdown)
                 while self._listeners or self._open:
                     await self._wait()
                     self._turn()
@@ -240,6 +242,8 @@ class Lane:
                 return
             sock = wrapped
         connection = Connection(self, sock, peer)
+        if self._draining.is_set():
+            connection.close_after()
         fd = sock.fileno()
         try:
             self._epoll.register(fd, _READ)
@@ -255,7 +259,10 @@ class Lane:
         for fd in self._listeners:
             self._epoll.modify(fd, mask)
 
-    async def _drain_at_shutdown(self) -> None:
+    async def _close_at_shutdown(self) -> None:
+        await self._draining.wait()
+        for connection in list(self._open.values()):
+            connection.close_after()
         await self._shutdown.wait()
         while self._listeners:
             _, listener = self._listeners.popitem()
@@ -263,7 +270,7 @@ class Lane:
             self._accept(listener, self.shared.limits.backlog)
             self._epoll.unregister(listener)
             listener.close()
-        self.is_draining = True
+        self.is_closing = True
         for connection in list(self._open.values()):
             self._run(connection, Connection.drain)
         self._wake()

@@ -45,6 +45,10 @@ class Replier(ABC):
     def _give_up(self) -> None:
         """The client reads too slowly."""
 
+    def close_after(self) -> None:
+        """The answer that it waits for, or else its next one, is its last."""
+        self._machine.close_after()
+
     # --- for the generation: see `Reply`
 
     def answer(self, body: bytes) -> None:

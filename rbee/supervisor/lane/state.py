@@ -10,15 +10,15 @@ from typing import Final
 from rbee.supervisor.http_server import HttpLimits
 from rbee.supervisor.lane.machine import Machine
 
-# Once shutdown has begun: how long an idle client's next request may be under way already, and
-# how long one may still take to come.
+# Once the server closes: how long an idle client's next request may be under way already, and
+# how long one may still take to come. Who has just connected has something to say.
 _LAST_REQUEST_S: Final = 0.05
 _LAST_WHOLE_S: Final = 1.0
 
 
 class State(enum.Enum):
     IDLE = enum.auto()  # between requests
-    HEAD = enum.auto()  # a request's head is coming
+    HEAD = enum.auto()  # a request's head is coming, or is expected: the first one
     BODY = enum.auto()  # its body is coming
     HELD = enum.auto()  # a whole request waits: for its turn, or to know who makes it
     ANSWERING = enum.auto()  # a generation runs
@@ -38,10 +38,10 @@ def receiving_state(machine: Machine) -> State:
 
 
 def receiving_timeout_s(
-    state: State, limits: HttpLimits, body_timeout_s: float, *, is_draining: bool
+    state: State, limits: HttpLimits, body_timeout_s: float, *, is_closing: bool
 ) -> float:
     """How long a connection may stay in a state of `RECEIVING`."""
     if state is State.IDLE:
-        return _LAST_REQUEST_S if is_draining else limits.keep_alive_s
+        return _LAST_REQUEST_S if is_closing else limits.keep_alive_s
     timeout_s = limits.headers_timeout_s if state is State.HEAD else body_timeout_s
-    return min(timeout_s, _LAST_WHOLE_S) if is_draining else timeout_s
+    return min(timeout_s, _LAST_WHOLE_S) if is_closing else timeout_s
