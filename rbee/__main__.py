@@ -4,6 +4,7 @@ Rule: a user's mistake shows no traceback; a bug in rbee shows all of it, and en
 """
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
       The exit code.
     """
     try:
+        _fill_standard_descriptors()
         return _run(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -28,6 +30,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):  # that stderr takes nothing is refused, too
             os.write(2, f"rbee: the system refuses: {error}\n".encode("utf-8", "replace"))
         return _OS_ERROR
+
+
+def _fill_standard_descriptors() -> None:
+    """Where one was closed, no file of ours may get its number: others write by it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError as error:
+            if error.errno == errno.EBADF:
+                os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -51,7 +51,8 @@ def put(text: str, end: str = "\n") -> None:
       ReaderGoneError: nobody reads there any more.
       OutputError: it cannot be written.
     """
-    if sys.stdout is None:  # the interpreter found it closed; `print` would be content with that
+    # The interpreter found it closed; `print` would be content with that, and a flush may be.
+    if sys.stdout is None and text + end:
         raise OutputError("cannot write to stdout: it is closed")
     try:
         print(text, end=end, flush=True)
@@ -69,11 +70,13 @@ def show(piece: str) -> None:
 
 
 def say(text: str) -> None:
-    """Tell the operator something that is not part of the output: on stderr.
+    """Tell the operator something that is not part of the output: on stderr, if there is one.
 
     Raises:
       ReaderGoneError: nobody reads there any more.
     """
+    if sys.stderr is None:  # the interpreter found it closed; `print` would take stdout
+        return
     try:
         print(printable(text), file=sys.stderr, flush=True)
     except OSError as error:

@@ -4,12 +4,15 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rbee.__main__ import main
 from rbee.cli import endings
+from rbee.cli.endings import OutputError
+from rbee.cli.terminal import put
 from rbee.errors import (
     BindError,
     ConfigError,
@@ -125,6 +128,33 @@ def test_closed_pipe_is_quiet(tmp_path: Path) -> None:
         os.close(writer)
     assert done.returncode == endings.BROKEN_PIPE
     assert done.stderr == b""
+
+
+def test_who_has_closed_stderr_is_told_nothing_and_no_file_takes_its_place(tmp_path: Path) -> None:
+    without_stderr = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", WITHOUT_STDERR]
+    done = subprocess.run(
+        without_stderr, stdout=subprocess.PIPE, cwd=tmp_path, timeout=TIMEOUT_S, check=False
+    )
+    assert done.stdout == b"/dev/null"
+    assert done.returncode == ExitCode.USAGE
+
+
+def test_who_has_closed_stdout_learns_so_only_where_there_is_something_to_write(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    put("", end="")
+    with pytest.raises(OutputError, match="it is closed"):
+        put("")
+
+
+WITHOUT_STDERR = """
+import os, sys
+from rbee.__main__ import main
+code = main(["no such command"])
+os.write(1, os.readlink("/proc/self/fd/2").encode())
+sys.exit(code)
+"""
 
 
 def test_full_disk_is_said(tmp_path: Path) -> None:
