@@ -78,6 +78,7 @@ class _Records:
         self._place = place
         self._office = office
         self._has_office = False
+        self._told = ""  # what was said last
 
     def do(
         self, deeds: "Deeds", act: Callable[[], object], undo: Callable[[], object] | None = None
@@ -152,7 +153,9 @@ class _Records:
         told = f"{names} is not in the audit log {self._place.folder}: {problem}"
         if self._config.on_failure == "closed":
             raise AuditError(told)
-        say(told)
+        if told != self._told:  # neither for the office nor for the entry
+            self._told = told
+            say(told)
 
 
 def _end(place: "Place") -> "Mark":
