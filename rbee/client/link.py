@@ -1,12 +1,15 @@
-"""One ZeroMQ connection to the server. Nothing here waits.
+"""One ZeroMQ connection to the server. Nothing here waits: it says what is to be waited for.
 
-Rule: whoever waits for `fileno` has asked `receive` before, and found nothing: any call on the
-      socket may have eaten the news.
+Rule: whoever waits has asked `receive` before, and found nothing: any call on the socket may have
+      eaten the news.
 """
 
+import contextlib
 import os
+from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import zmq
 
@@ -29,6 +32,18 @@ _OPTIONS: Final = (
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Wait until a descriptor is readable, or the time is over; ``timeout_s`` None: for ever."""
+
+    fd: int
+    timeout_s: float | None
+
+
+T = TypeVar("T")
+Steps = Generator[Wait, bool, T]
+
+
 class Link:
     """A DEALER socket that is connecting, connected, or gone."""
 
@@ -39,9 +54,12 @@ class Link:
         except zmq.ZMQError as error:
             raise ServerGoneError(f"no connection can be made: {error.strerror}") from error
         self._pid = os.getpid()
+        self._is_cut = False
+        self._is_awaited = False
+        self._endpoint = f"ipc://{path}"
         for option, value in _OPTIONS:
             self._socket.setsockopt(option, value)
-        self._socket.connect(f"ipc://{path}")
+        self._socket.connect(self._endpoint)
         self._fd = int(self._socket.getsockopt(zmq.FD))
 
     @property
@@ -49,8 +67,17 @@ class Link:
         """Whether a server is there. Also False while one is being connected to."""
         return bool(self._events() & zmq.POLLOUT)
 
-    def fileno(self) -> int:
-        return self._fd
+    @property
+    def is_closed(self) -> bool:
+        return bool(self._socket.closed)
+
+    def wait(self, timeout_s: float | None) -> Steps[bool]:
+        """Until there may be news. Returns: False: the time is over."""
+        self._is_awaited = True
+        try:
+            return (yield Wait(self._fd, timeout_s))
+        finally:
+            self._is_awaited = False
 
     def send(self, frames: list[bytes]) -> None:
         """Send one message. Raises: ServerGoneError."""
@@ -72,12 +99,21 @@ class Link:
             raise ServerGoneError("the server ended the connection before its answer was whole")
         return None
 
+    def cut(self) -> None:
+        """End the connection. Whoever waits is woken, and closes the socket; else it is closed."""
+        self._is_cut = True
+        if not self._is_awaited:
+            self.close()
+        elif self._pid == os.getpid():
+            with contextlib.suppress(zmq.ZMQError):  # it has ended already
+                self._socket.disconnect(self._endpoint)
+
     def close(self) -> None:
         """Close. The server ends what was asked and is not answered."""
         self._socket.close(linger=0)
 
     def _events(self) -> int:
-        if self._socket.closed:  # with the client that it is of
+        if self._is_cut:
             raise ServerGoneError("this client is closed")
         if self._pid != os.getpid():  # libzmq's thread has stayed behind: it would wait for ever
             raise ServerGoneError("a connection of before a fork is the parent's alone")

@@ -19,7 +19,8 @@ from rbee.client.answers import (
 )
 from rbee.client.asking import TIMEOUT_S, Asker, Messages
 from rbee.client.errors import AnswerError
-from rbee.client.talk import Steps, Talk, Wait
+from rbee.client.link import Steps, Wait
+from rbee.client.talk import Talk
 from rbee.local_wire import Head
 
 T = TypeVar("T")

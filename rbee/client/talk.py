@@ -1,20 +1,18 @@
 """One request and its answer, written once for all ways to wait.
 
-What may have to wait is a generator of `Wait`s: whoever runs it waits until the descriptor is
-readable or the time is over, and sends back which. When it is closed instead, the request ends.
+What may have to wait is a generator of `Wait`s: whoever runs it does as they say, and sends back
+whether there may be news. When it is closed instead, the request ends.
 """
 
 import os
 import time
-from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 import zmq
 
 from rbee.client.errors import BadAnswerError, ClientError, ServerGoneError, TimedOutError
-from rbee.client.link import Context, Link
+from rbee.client.link import Context, Link, Steps
 from rbee.errors import RemoteProtocolError
 from rbee.local_wire import FromServer, Head, Part, Request, decode_answer, encode_request
 
@@ -25,18 +23,6 @@ _IDLE_LINKS_MAX: Final = 16
 GRACE_S: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Wait until a descriptor is readable; ``timeout_s`` None: for ever."""
-
-    fd: int
-    timeout_s: float | None
-
-
-T = TypeVar("T")
-Steps = Generator[Wait, bool, T]
-
-
 class Links:
     """The connections of one client: one for each request that runs, and some that are idle."""
 
@@ -44,43 +30,61 @@ class Links:
         self._path = path
         self._context: Context = zmq.Context(io_threads=1)
         self._pid = os.getpid()
+        self._is_closed = False
         self._idle: list[Link] = []
+        self._taken: set[Link] = set()
 
     def take(self) -> Steps[Link]:
         """A connection for one request. Raises: ClientError."""
         if self._pid != os.getpid():
             raise ClientError("this client was made before a fork: make another one in the child")
+        if self._is_closed:
+            raise ClientError("this client is closed")
         while (link := self._pop_idle()) is not None:
+            self._taken.add(link)
             if link.is_connected:
                 return link
-            link.close()
-        if self._context.closed:
-            raise ClientError("this client is closed")
+            self.drop(link)
         link = Link(self._context, self._path)
-        until_s = time.monotonic() + _CONNECT_S
+        self._taken.add(link)
         try:
-            while not link.is_connected:
-                is_in_time = yield Wait(link.fileno(), until_s - time.monotonic())
-                if not is_in_time:
-                    link.close()
-                    raise ServerGoneError(f"no server answers at {self._path}, or it is full")
-        except GeneratorExit:
-            link.close()
+            yield from self._wait_connected(link)
+        except BaseException:
+            self.drop(link)
             raise
         return link
 
     def give_back(self, link: Link) -> None:
         """Its answer was whole: another request may have it."""
-        if len(self._idle) < _IDLE_LINKS_MAX and not self._context.closed:
+        if len(self._idle) < _IDLE_LINKS_MAX and not self._is_closed:
+            self._taken.discard(link)
             self._idle.append(link)
         else:
-            link.close()
+            self.drop(link)
+
+    def drop(self, link: Link) -> None:
+        """Nobody wants the rest of its answer. The last one of a closed client ends the context."""
+        link.close()
+        self._taken.discard(link)
+        if self._is_closed and not self._taken:
+            self._context.destroy(linger=0)
 
     def close(self) -> None:
-        """Close all of them, also those that are taken."""
+        """Close all of them. Who waits for one that is taken is woken, and finds it gone."""
+        self._is_closed = True
         while (link := self._pop_idle()) is not None:
             link.close()
-        self._context.destroy(linger=0)
+        for link in list(self._taken):
+            link.cut()
+        self._taken = {link for link in self._taken if not link.is_closed}
+        if not self._taken:
+            self._context.destroy(linger=0)
+
+    def _wait_connected(self, link: Link) -> Steps[None]:
+        until_s = time.monotonic() + _CONNECT_S
+        while not link.is_connected:
+            if not (yield from link.wait(until_s - time.monotonic())):
+                raise ServerGoneError(f"no server answers at {self._path}, or it is full")
 
     def _pop_idle(self) -> Link | None:
         try:
@@ -141,12 +145,12 @@ class Talk:
         """Nobody wants the rest: the server ends the request."""
         link, self._link = self._link, None
         if link is not None:
-            link.close()
+            self._links.drop(link)
 
     def _receive(self, link: Link) -> Steps[FromServer]:
         while (frames := link.receive()) is None:
             left_s = None if self._until_s is None else self._until_s - time.monotonic()
-            if (left_s is not None and left_s <= 0) or not (yield Wait(link.fileno(), left_s)):
+            if (left_s is not None and left_s <= 0) or not (yield from link.wait(left_s)):
                 raise TimedOutError("no answer came in the time that this request had")
         try:
             return decode_answer(frames)

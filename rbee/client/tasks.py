@@ -150,7 +150,7 @@ class AsyncClient:
         return await _whole(self._asker.talk(method, path, body))
 
     def close(self) -> None:
-        """End all that runs, and give everything back. Not while another task is in a call."""
+        """End all that runs, and give everything back. Who is in a call gets `ServerGoneError`."""
         self._asker.links.close()
 
     async def __aenter__(self) -> Self:

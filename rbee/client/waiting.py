@@ -4,7 +4,8 @@ import asyncio
 import sys
 from typing import Protocol, TypeVar
 
-from rbee.client.talk import Steps, Talk, Wait
+from rbee.client.link import Steps, Wait
+from rbee.client.talk import Talk
 
 T = TypeVar("T")
 

@@ -227,7 +227,7 @@ def test_a_cancelled_call_ends_its_request_on_asyncio(server: Server) -> None:
     asyncio.run(main())
 
 
-async def take_all(stream: AsyncStream, begun: asyncio.Event) -> None:
+async def take_all(stream: AsyncStream, begun: asyncio.Event | trio.Event) -> None:
     async for _ in stream:
         begun.set()
 
@@ -246,6 +246,35 @@ def test_a_client_that_is_closed_ends_its_streams(server: Server) -> None:
     server.wait_event("request_done", 0.5, correlation_id="closed", outcome="client_gone")
     with pytest.raises(ClientError, match="closed"):
         list(stream)
+
+
+async def test_who_is_in_a_call_when_the_client_is_closed_is_told_on_trio(server: Server) -> None:
+    client, begun = AsyncClient(server.run_dir), trio.Event()
+    stream = await client.chat(HELLO, correlation_id="cut-trio", **ENDLESS)  # type: ignore[call-overload]
+
+    async def take() -> None:
+        with pytest.raises(ServerGoneError, match="this client is closed"):
+            await take_all(stream, begun)
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            await begun.wait()
+            client.close()
+    server.wait_event("request_done", 0.5, correlation_id="cut-trio", outcome="client_gone")
+
+
+def test_who_is_in_a_call_when_the_client_is_closed_is_told_on_asyncio(server: Server) -> None:
+    async def main() -> None:
+        client, begun = AsyncClient(server.run_dir), asyncio.Event()
+        stream = await client.chat(HELLO, **ENDLESS)  # type: ignore[call-overload]
+        taking = asyncio.create_task(take_all(stream, begun))
+        await begun.wait()
+        client.close()
+        with pytest.raises(ServerGoneError, match="this client is closed"):
+            await asyncio.wait_for(taking, 5)
+
+    asyncio.run(main())
 
 
 def test_a_server_that_is_stopped_or_killed_is_seen(
