@@ -114,6 +114,8 @@ class WorkerConfig(Section, frozen=True):
     kill_after_s: Annotated[float, Meta(ge=0, le=120)] = 10.0  # from Stop to SIGKILL
     failovers_max: Annotated[int, Meta(ge=0, le=1000)] = 3  # of a request in a row, without a token
     quarantine_s: Annotated[float, Meta(ge=0, le=604_800)] = 3600.0  # of what crashes workers
+    # Whom a worker becomes before it reads a model: name or uid; "": it stays the supervisor's.
+    user: Annotated[str, Meta(max_length=256)] = ""
 
 
 class RestartConfig(Section, frozen=True):

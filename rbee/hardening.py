@@ -6,9 +6,11 @@ Rule: only what Linux lets every process do for itself, and what no part of rbee
 import ctypes
 import os
 import resource
+import signal
 from typing import Final
 
-_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 # linux/landlock.h; its system calls have the same numbers on x86-64, arm64 and whatever is newer.
@@ -27,6 +29,15 @@ class _Ruleset(ctypes.Structure):
         ("handled_access_net", ctypes.c_uint64),
         ("scoped", ctypes.c_uint64),
     )
+
+
+def die_with_parent() -> str:
+    """Be killed when the thread that has started this process ends. A change of user undoes it.
+
+    Returns:
+      Why that could not be had; "" if it holds.
+    """
+    return _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def forbid_core_files() -> str:

@@ -16,10 +16,12 @@ def check(file: Path = CONFIG_FILE, /) -> int:
     from rbee.cli.key_store import check_address
     from rbee.config import load_config, model_name
     from rbee.errors import ConfigError
+    from rbee.supervisor.worker_user import find_user
 
     config = load_config(file)
     try:
         check_address(config)
+        find_user(config.worker.user)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error
     names = ", ".join(model_name(model) for model in config.model) or "no model"

@@ -70,6 +70,7 @@ def examine_all(path: Path | None) -> "Iterator[Finding]":
         ("locked memory", system.check_locked_memory),
         ("confinement", system.check_confinement),
         ("config", lambda: reading()[0]),
+        ("worker user", lambda: system.check_worker_user(config().worker.user)),
         ("cgroups", lambda: limits.check_cgroups(config())),
         ("models", lambda: place.check_models(config())),
         ("run dir", lambda: place.check_run_dir(config().server.run_dir)),

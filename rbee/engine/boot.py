@@ -7,8 +7,8 @@ Nothing secret stands in argv or the environment. The supervisor passes two desc
     life   a pipe that is never written to. Its end means that the supervisor is gone.
 """
 
-import ctypes
 import faulthandler
+import functools
 import os
 import signal
 import sys
@@ -20,16 +20,20 @@ import msgspec
 from rbee.engine.engine import Engine
 from rbee.engine.link_thread import LinkThread
 from rbee.engine.loop import WorkerLoop
+from rbee.engine.own_user import OwnUser, become
 from rbee.errors import EngineError, ExitCode
-from rbee.hardening import forbid_core_files, forbid_new_rights, forbid_reaching_others
+from rbee.hardening import (
+    die_with_parent,
+    forbid_core_files,
+    forbid_new_rights,
+    forbid_reaching_others,
+)
 
 BOOT_BYTES_MAX: Final = 4096
 
 # The kernel's out-of-memory killer is to take a worker before the supervisor.
 OOM_SCORE_ADJ: Final = 500
 _OOM_SCORE_ADJ_MAX: Final = 1000
-
-_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 class BootDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,6 +42,7 @@ class BootDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     worker_id: str
     link_path: str
     secret_hex: str
+    user: OwnUser | None = None  # whom it is to become
 
 
 def main(boot_fd: int, life_fd: int) -> int:
@@ -58,7 +63,21 @@ def main(boot_fd: int, life_fd: int) -> int:
         return ExitCode.OS_ERROR
     link = LinkThread(Path(document.link_path), life_fd)
     link.start()
-    return WorkerLoop(link, bytes.fromhex(document.secret_hex), engine_for).run()
+    engine_as_user = functools.partial(_engine_as, document.user)
+    return WorkerLoop(link, bytes.fromhex(document.secret_hex), engine_as_user).run()
+
+
+def _engine_as(user: OwnUser | None, name: str) -> Engine:
+    """`engine_for`, as that user from here on: the engine's library never sees more rights.
+
+    By then the link is connected, which that user may not do.
+
+    Raises:
+      EngineError: as of `become` and `engine_for`.
+    """
+    if user is not None:
+        become(user)
+    return engine_for(name)
 
 
 def _is_gone(path: Path) -> bool:
@@ -101,9 +120,7 @@ def _secure_process() -> None:
 
     To be called before there is a second thread.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    # Acts when the supervisor's main thread ends: the supervisor spawns from that thread.
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with_parent()  # acts when the supervisor's main thread ends, which has spawned us
     forbid_new_rights()
     forbid_reaching_others()  # where the kernel cannot, `rbee doctor` says so
     forbid_core_files()

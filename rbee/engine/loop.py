@@ -23,6 +23,7 @@ from rbee.engine import quick_steps
 from rbee.engine.engine import Engine, EngineInfo, JobFailed, LoadSpec, Sampled
 from rbee.engine.link_faults import misbehave
 from rbee.engine.link_thread import LinkThread, Published
+from rbee.engine.own_user import why_unreadable
 from rbee.engine.requests import Admission, Running, start, take
 from rbee.errors import EngineError, ErrorCode, ExitCode, RemoteProtocolError, RequestError
 from rbee.wire import (
@@ -134,7 +135,11 @@ class WorkerLoop:
         self._link.start_beating(welcome.beat_s)
         path = Path(welcome.path) if welcome.path else None
         spec = LoadSpec(welcome.model, path, welcome.threads, welcome.vram_bytes_max)
-        info = engine.load(spec, self._progress)
+        try:
+            info = engine.load(spec, self._progress)
+        except PermissionError as error:  # whom an engine does not expect, as of a closed folder
+            message = f"{error.filename}: {why_unreadable(error)}"
+            raise EngineError(message, ExitCode.CONFIG) from error
         is_cache_shared = welcome.model.share_cache == "all"
         admission = Admission(info, engine.tokenizer, is_cache_shared=is_cache_shared)
         self._publish(Phase.IDLE, vram_bytes=info.vram_bytes)

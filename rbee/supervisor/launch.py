@@ -12,7 +12,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,7 @@ from rbee.supervisor.custody import Custody, loose_custody
 from rbee.supervisor.memory_watch import watch_memory
 from rbee.supervisor.output import capture
 from rbee.supervisor.process import Process
+from rbee.supervisor.worker_user import WorkerUser
 from rbee.threads import thread_refusals
 from rbee.transport.link import Link, LinkFactory
 from rbee.wire import STACKS_SIGNAL, Stop, encode
@@ -135,6 +136,7 @@ class Launcher:
     spawn: Spawn = Process
     custody: Callable[[str], Custody] = loose_custody
     killed: Killed = _unheard
+    user: WorkerUser | None = None  # whom workers become; None: they stay what we are
 
     async def __call__(self, worker_id: str, *, task_status: trio.TaskStatus[Child]) -> None:
         """Start the worker and own it. Cancelling runs the ladder.
@@ -177,7 +179,12 @@ class Launcher:
         except BaseException:  # where it cannot be held, found again or heard it must not run
             process.reap()
             raise
-        boot = {"worker_id": worker_id, "link_path": str(path), "secret_hex": secret.hex()}
+        boot = {
+            "worker_id": worker_id,
+            "link_path": str(path),
+            "secret_hex": secret.hex(),
+            "user": asdict(self.user) if self.user is not None else None,
+        }
         with contextlib.suppress(BrokenPipeError):  # ended already: its exit code will say why
             os.write(pipes.boot_write, json.dumps(boot).encode())  # far below what a pipe holds
         pipes.open_gate()

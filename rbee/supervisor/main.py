@@ -59,6 +59,7 @@ from rbee.supervisor.signals import Ending, watch_hang_ups, watch_signals
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
 from rbee.supervisor.warden_child import keep_warden
 from rbee.supervisor.worker import WorkerPlan
+from rbee.supervisor.worker_user import WorkerUser, user_to_become
 from rbee.transport.link import LinkFactory
 
 # How often the drain looks whether the last request has ended, and the announcement whether
@@ -92,6 +93,7 @@ def _serve(config: Config, terminal: Terminal) -> int:
     tls = Tls(config.tls, log) if config.tls.is_on else None
     survey = survey_within()
     plans = plan_workers(config.model, config.worker, survey, os.cpu_count() or 1)
+    user = user_to_become(config.worker.user)
     run_path = Path(config.server.run_dir) if config.server.run_dir else default_run_dir()
     check_descriptors(raise_descriptor_limit(), len(plans))
     if problem := become_subreaper():
@@ -134,19 +136,10 @@ def _serve(config: Config, terminal: Terminal) -> int:
                 places, survey, survey_gpus, config.gpu, log, quarantine=instance.gpu_problem
             )
             outside = _Outside(
-                links,
-                instance,
-                address,
-                opened,
-                presence,
-                overdue,
-                tls,
-                terminal,
-                gate,
-                gpu_gate,
+                links, instance, address, opened, presence, overdue, tls, terminal, gate, gpu_gate,
                 local,
-            )
-            house = _build(config, plans, outside, log)
+            )  # fmt: skip
+            house = _build(config, plans, user, outside, log)
             _calm_collector()
             trio.run(_run, house, sockets, limits)
             code = ExitCode.UNAVAILABLE if house.hopeless.is_set() else ExitCode.OK
@@ -222,7 +215,9 @@ class _House:
     log: Log
 
 
-def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log) -> _House:
+def _build(
+    config: Config, plans: list[WorkerPlan], user: WorkerUser | None, outside: _Outside, log: Log
+) -> _House:
     slots = [Slot(plan) for plan in plans]
     lives = Lives(outside.opened.audit)
     pool = Pool(
@@ -251,6 +246,7 @@ def _build(config: Config, plans: list[WorkerPlan], outside: _Outside, log: Log)
             lines,
             custody=outside.instance.custody,
             killed=lives.killed,
+            user=user,
         ),
         worker=config.worker,
         restart=config.restart,

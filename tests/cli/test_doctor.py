@@ -21,12 +21,14 @@ from rbee.config import AuditConfig, Config, ModelConfig, ServerConfig, TlsConfi
 from rbee.errors import ExitCode
 from rbee.supervisor.cgroup import Means, foresee, own_places
 from rbee.supervisor.devices import Gpu
+from rbee.supervisor.worker_user import WorkerUser
 from tests.certificates import Pair, make_pair, needs_openssl
 from tests.cli.answering import Answers, serving
 from tests.cli.running import TIMEOUT_S, run_rbee
 from tests.supervisor.held import opened_ground
 
 INFINITY = resource.RLIM_INFINITY
+NOBODY = WorkerUser("nobody", 65534, 65534, (65534,), "/nonexistent")
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_doctor_finds_nothing_failed_on_a_good_machine(good_config: Path) -> Non
     assert done.returncode == 0, findings
     assert findings["models"]["found"] == "synthetic-0: synthetic"
     assert findings["llamacpp"]["verdict"] == "ok"
-    assert len(findings) == 22
+    assert len(findings) == 23
     assert not (good_config.parent / "run").exists(), "doctor changes nothing"
 
 
@@ -78,11 +80,11 @@ def test_doctor_looks_on_where_packages_are_missing(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (1, "")
     lines = [line for line in done.stdout.splitlines() if line.startswith(("ok", "warn", "fail "))]
-    assert len(lines) == 22
+    assert len(lines) == 23
     failed = [line for line in lines if "cannot be checked: import of" in line]
     assert [line.split()[1] for line in failed] == [
-        "gpu", "exllamav2", "cuda", "config", "cgroups", "models", "run", "local", "port", "keys",
-        "secrets", "certificate", "disk",
+        "gpu", "exllamav2", "cuda", "config", "worker", "cgroups", "models", "run", "local", "port",
+        "keys", "secrets", "certificate", "disk",
     ]  # fmt: skip
 
 
@@ -203,6 +205,10 @@ def test_a_gpu_that_is_hot_or_tells_too_little_is_a_warning() -> None:
         (system.judge_locked_memory(INFINITY), "ok"),
         (system.judge_confinement(""), "ok"),
         (system.judge_confinement("no Landlock: Function not implemented"), "warn"),
+        (system.check_worker_user(""), "ok"),
+        (system.check_worker_user("nobody-here"), "fail"),
+        (system.judge_worker_user(NOBODY, ""), "ok"),
+        (system.judge_worker_user(NOBODY, "root lacks CAP_SETUID here"), "warn"),
         (system.judge_disk(Path("/x"), 10), "fail"),
         (system.judge_disk(Path("/x"), 100 << 20), "warn"),
         (system.judge_disk(Path("/x"), 10 << 30), "ok"),

@@ -71,6 +71,8 @@ def test_process_ends_with_the_code_of_its_command(tmp_path: Path) -> None:
         (["serve", "--model", "a/b", "--model", "c/b"], "'b' stands twice"),
         (["config", "check", "bad.toml"], "did you mean 'bind'?"),
         (["config", "check", "open.toml"], "open to other machines"),
+        (["config", "check", "user.toml"], "worker.user: there is no user 'nobody-here' on this"),
+        (["serve", "--config", "user.toml"], "worker.user: there is no user 'nobody-here' on this"),
         (["config", "show", "bad.toml"], "bad.toml: server: unknown key 'bnid'"),
     ],
     ids=lambda each: " ".join(each) if isinstance(each, list) else "",
@@ -85,6 +87,7 @@ def test_bad_configuration_ends_with_78_and_says_where(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.toml").write_text('[server]\nbnid = "127.0.0.1:1"\n')
     (tmp_path / "open.toml").write_text('[server]\nbind = "0.0.0.0:7233"\n')
+    (tmp_path / "user.toml").write_text('[worker]\nuser = "nobody-here"\n')
     assert main(arguments) == ExitCode.CONFIG
     errors = capsys.readouterr().err
     assert told in errors

@@ -43,6 +43,7 @@ class Server:
 
     Args:
       through: a command that becomes the server by ``exec``, such as a shell that sets limits.
+      python: the interpreter that runs it, and its workers.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class Server:
         *arguments: str,
         through: Sequence[str] = (),
         bind: str = "127.0.0.1:0",
+        python: str = sys.executable,
     ) -> None:
         self.run_dir = directory / "run"
         path = directory / "rbee.toml"
         path.write_text(config)
-        command = [sys.executable, "-m", "rbee", "serve", "--config", str(path)]
+        command = [python, "-m", "rbee", "serve", "--config", str(path)]
         options = ["--bind", bind, "--run-dir", str(self.run_dir)]
         self.process = subprocess.Popen(
             [*through, *command, *options, "--log-format", "json", *arguments],

@@ -16,7 +16,7 @@ import zmq
 from rbee.ask import Ask
 from rbee.config import ModelConfig
 from rbee.dialogue import SupervisorDialogue
-from rbee.engine.engine import Job, JobFailed, Sampled
+from rbee.engine.engine import EngineInfo, Job, JobFailed, LoadSpec, Progress, Sampled
 from rbee.engine.link_thread import HEARD_S_MAX, LinkThread, Published
 from rbee.engine.loop import WorkerLoop
 from rbee.engine.step_times import ReadingPace, StepTimes
@@ -75,6 +75,17 @@ def lived(engine: SyntheticEngine, asks: int = 1) -> tuple[ExitCode, list[FromWo
     link = PlainLink(asks)
     loop = WorkerLoop(link, SECRET, lambda _name: engine)  # type: ignore[arg-type]
     return loop.run(), link.heard
+
+
+def test_a_folder_that_is_closed_to_the_worker_is_told_and_not_tried_again() -> None:
+    class Refused(SyntheticEngine):
+        def load(self, spec: LoadSpec, progress: Progress) -> EngineInfo:
+            raise PermissionError(errno.EACCES, "Permission denied", "/srv/closed")
+
+    code, heard = lived(Refused())
+    assert code is ExitCode.CONFIG
+    told = f"/srv/closed: Permission denied for uid {os.geteuid()}"
+    assert heard[-1] == Bye(told, int(ExitCode.CONFIG))
 
 
 def test_a_job_that_fails_in_the_step_that_brought_it_a_token_has_one_last_word() -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from rbee.cli.checks.finding import Finding
+from rbee.errors import ConfigError
 from rbee.hardening import landlock_problem
+from rbee.supervisor.worker_user import WorkerUser, find_user, rights_problem
 
 # A stream holds one descriptor; beside them stand sockets of workers, pidfds and files.
 FILES_MIN: Final = 512
@@ -78,6 +80,25 @@ def judge_confinement(problem: str) -> Finding:
         return Finding("confinement", "ok", "workers use no plain TCP, and signal no others")
     mend = "a kernel from 6.12 on with Landlock on: docs/security.md has what it keeps workers from"
     return Finding("confinement", "warn", problem, mend)
+
+
+def check_worker_user(named: str) -> Finding:
+    """Whether workers can become the user that the configuration names."""
+    try:
+        user = find_user(named)
+    except ConfigError as error:
+        return Finding("worker user", "fail", str(error), "name another in [worker] user, or none")
+    if user is None:
+        return Finding("worker user", "ok", "none: workers stay the user of rbee serve")
+    return judge_worker_user(user, rights_problem())
+
+
+def judge_worker_user(user: WorkerUser, problem: str) -> Finding:
+    found = f"workers become {user.name} (uid {user.uid})"
+    if not problem:
+        return Finding("worker user", "ok", found)
+    mend = "start rbee serve as root, with what docs/security.md names"
+    return Finding("worker user", "warn", f"{found}, but not by us: {problem}", mend)
 
 
 def check_disk(path: Path) -> Finding:

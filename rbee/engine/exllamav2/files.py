@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rbee.engine.own_user import why_unreadable
 from rbee.errors import EngineError, ExitCode
 
 # A vocabulary of 256,000 with its merges is about 40 MB.
@@ -133,7 +134,7 @@ def _read(path: Path, bytes_max: int) -> bytes:
         with path.open("rb") as file:
             raw = file.read(bytes_max + 1)
     except OSError as error:
-        raise _broken(f"{path}: {error.strerror}") from error
+        raise _broken(f"{path}: {why_unreadable(error)}") from error
     if len(raw) > bytes_max:
         raise _broken(f"{path}: longer than {bytes_max} bytes")
     return raw

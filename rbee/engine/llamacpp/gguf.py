@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rbee.engine.own_user import why_unreadable
 from rbee.errors import EngineError, ExitCode
 
 MAGIC: Final = b"GGUF"
@@ -94,7 +95,7 @@ def _read_file(path: Path) -> Gguf:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(path, data, size).read()
     except OSError as error:
-        raise _broken(path, f"cannot be read: {error.strerror}") from error
+        raise _broken(path, f"cannot be read: {why_unreadable(error)}") from error
 
 
 class _Reader:
