@@ -4,14 +4,16 @@ import os
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import trio
 
 from rbee.errors import KeysFullError, StoreError
 from rbee.store import KeyRow, open_store
+from rbee.store.database import Database
 from rbee.supervisor.access import keeper as keepers
 from rbee.supervisor.access.api_key import new_key
 from rbee.supervisor.access.keeper import Keeper
@@ -233,6 +235,29 @@ async def test_a_store_that_cannot_be_written_is_told_once_until_it_can_be(
         assert house.keeper.rows() == [known]
         await house.keeper.add(row())
         assert [name for _, name, _ in house.log.lines] == ["store_unavailable", "store_available"]
+
+
+async def test_what_others_revoke_is_seen_also_while_the_server_cannot_write(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Database) -> NoReturn:
+        raise StoreError("read-only, for this process")
+
+    async with kept(path, monkeypatch) as house:
+        known = row()
+        await house.keeper.add(known)
+        monkeypatch.setattr(Database, "writing", refuse)
+        with pytest.raises(StoreError):
+            await house.keeper.add(row())
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("UPDATE keys SET revoked_s = 5, revoked_for = 'lost'")
+        key = house.ring.find(known.id)
+        assert key is not None
+        assert key.fault(0) == ""
+        await house.wait(lambda: house.ring.find(known.id) != key)
+        assert [each.reason for each in house.audit.of("key.revoked")] == ["lost"]
+        assert house.keeper.state == "unavailable"
+        assert [name for _, name, _ in house.log.lines] == ["store_unavailable"]
 
 
 async def test_a_store_that_breaks_under_a_server_costs_no_key_that_is_known(

@@ -116,13 +116,16 @@ class Keeper:
             await trio.sleep(LOOK_EVERY_S)
             try:
                 rows = await self._in_thread(self._look)
+                if rows is not None:
+                    self._take(rows)
+                # By now, as others may write what we may not: a revocation must not wait for that.
+                if self._must_rehearse:
+                    await self._in_thread(self._rehearse)
             except StoreError as error:
                 self._note_trouble(error)
                 continue
-            if not self._must_rehearse:  # else a change has failed since that look
+            if not self._must_rehearse:  # else a change has failed since
                 self._note_well()
-            if rows is not None:
-                self._take(rows)
 
     async def add(self, row: KeyRow) -> None:
         """Keep a new key.
@@ -202,9 +205,6 @@ class Keeper:
             self._store = open_store(self._path, create=not self._keyring.is_required)
         if self._store is None:
             raise StoreError(f"the store {self._path} has gone: put it back, or start again")
-        if self._must_rehearse:
-            self._store.rehearse()
-            self._must_rehearse = False
         version = self._store.data_version()
         if version == self._version:
             return None
@@ -212,6 +212,12 @@ class Keeper:
         self._version = version
         # Others than keys are in the store, too: the anchor of the audit log changes often.
         return None if self._rows is not None and rows == self.rows() else rows
+
+    def _rehearse(self) -> None:
+        """See whether the store can be written again. In a thread."""
+        if self._store is not None:  # else a change has failed since the look
+            self._store.rehearse()
+            self._must_rehearse = False
 
     # --- what was found
 
