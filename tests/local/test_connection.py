@@ -104,3 +104,20 @@ async def test_what_is_received_ahead_is_bounded(ahead_bytes: int, is_borne: boo
                 break
         await trio.testing.wait_all_tasks_blocked(0.01)
         assert ended.is_set() is not is_borne
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["a-body", "a-body-behind-another-request"])
+async def test_nothing_that_was_received_outlives_the_connection(begun: bool) -> None:
+    async def app(_scope: Any, receive: Any, _send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with served(app) as (connection, client, ended):
+        first = request(Request("GET", "/first")) + request(Request("GET", "/second"))
+        client.send(HELLO + (first if begun else b"") + request(Request("POST", "/"), b"12")[:-1])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert connection._zmtp.is_in_message
+        client.close()
+        await ended.wait()
+        assert not connection._zmtp.is_in_message
+        assert connection._next is None

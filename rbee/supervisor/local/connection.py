@@ -88,6 +88,9 @@ class Connection:
         finally:
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+            # This is in circles with its outbox, and the collector, which breaks them, comes late.
+            self._zmtp.forget()
+            self._next = None
 
     def drain(self) -> None:
         """Shutdown has begun: finish what runs, take nothing new."""

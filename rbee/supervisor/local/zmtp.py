@@ -100,6 +100,11 @@ class ZmtpServer:
             data = data[dropped:]
         self._received += data
 
+    def forget(self) -> None:
+        """Let go of what was received: nobody will ask for it."""
+        self._received = bytearray()
+        self._frames = []
+
     def next_message(self) -> Message | None:
         """The next whole message. None: more must be received before.
 
