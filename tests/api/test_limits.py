@@ -1,6 +1,9 @@
 """Bodies that are too large or too slow, deadlines, and clients that go or do not read."""
 
+import contextlib
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +13,10 @@ import trio.testing
 from starlette.types import Message
 from trio.testing import MockClock
 
+from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.api.request_body import BodyReader
+from rbee.supervisor.api.visit import Visit
 from tests.api.face import CHAT, COMPLETION, NOW_UNIX_S, Exchange, Face
 
 PATH = "/v1/chat/completions"
@@ -51,6 +57,28 @@ async def test_a_large_body_is_parsed_beside_the_loop_and_refused_alike() -> Non
     assert (exchange.status, exchange.error["code"]) == (400, "unsupported_parameter")
     bomb = await face.request("POST", PATH, b"[" * 1_000_000)
     assert (bomb.status, bomb.error["code"]) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize("size", [100, 200_000], ids=["in-the-loop", "in-a-thread"])
+async def test_a_body_that_is_refused_does_not_wait_for_the_collector(size: int) -> None:
+    held: list[weakref.ref[object]] = []
+
+    def refuse(_raw: bytes) -> None:
+        beside_the_body = Exchange()
+        held.append(weakref.ref(beside_the_body))
+        raise RequestError(ErrorCode.INVALID_REQUEST, "none is taken")
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": bytes(size)}
+
+    visit = Visit("POST", {"content-type": ["application/json"]}, "id", 0.0)
+    gc.disable()
+    try:
+        with contextlib.suppress(RequestError):
+            await BodyReader(ServerConfig()).read(visit, receive, refuse)
+        assert [each() for each in held] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_a_body_that_drips_is_given_up(autojump_clock: MockClock) -> None:

@@ -46,9 +46,15 @@ class BodyReader:
             return parse(raw)
         try:
             with thread_refusals():
-                return await trio.to_thread.run_sync(parse, raw, limiter=self._parsers)
+                found = await trio.to_thread.run_sync(_try_to, parse, raw, limiter=self._parsers)
         except OSError:  # better late for some than never for this one
             return parse(raw)
+        if isinstance(found, RequestError):
+            try:
+                raise found
+            finally:
+                del found  # else it would hold itself, and the body, until the collector comes
+        return found
 
     async def _read_all(self, receive: Receive) -> bytes:
         parts: list[bytes] = []
@@ -71,6 +77,14 @@ class BodyReader:
     def _too_large(self) -> RequestError:
         message = f"the body is larger than {self._bytes_max} bytes"
         return RequestError(ErrorCode.BODY_TOO_LARGE, message)
+
+
+def _try_to(parse: Callable[[bytes], T], raw: bytes) -> T | RequestError:
+    """Parse in a thread. What a thread raises holds itself, by the frames that it passed."""
+    try:
+        return parse(raw)
+    except RequestError as error:
+        return error.with_traceback(None)
 
 
 def check_body_headers(visit: Visit) -> None:
