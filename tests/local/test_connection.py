@@ -20,6 +20,7 @@ from tests.local.raw import HELLO, request
 
 PING = b"\x04\x17\x04PING\0\0" + b"context of a ping"[:16]
 BODY_BYTES_MAX = 1 << 20
+BODY_TIMEOUT_S = 60
 App = Callable[[Any, Any, Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
 
@@ -31,7 +32,7 @@ async def run(connection: Connection, ended: trio.Event) -> None:
 @asynccontextmanager
 async def served(app: App) -> AsyncIterator[tuple[Connection, socket.socket, trio.Event]]:
     """A connection, the client's end of it, and what is set when it has ended."""
-    shared = Shared(app, HttpLimits(send_deadline_s=60), BODY_BYTES_MAX, 60, LogLines())
+    shared = Shared(app, HttpLimits(send_deadline_s=60), BODY_BYTES_MAX, BODY_TIMEOUT_S, LogLines())
     ours, clients = socket.socketpair(socket.AF_UNIX)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     for each in ours, clients:
@@ -84,6 +85,31 @@ async def test_an_idle_client_that_does_not_read_is_cut_at_once() -> None:
         assert connection.is_idle
         connection.cut()
         await ended.wait()
+
+
+async def test_a_request_that_begins_with_the_handshake_has_a_time_of_its_own() -> None:
+    async with served(no_app) as (connection, client, _):
+        client.send(HELLO + request(Request("POST", "/"), b"12")[:-1])
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        left_s = connection._deadline - trio.current_time()
+        assert HttpLimits().headers_timeout_s < left_s <= BODY_TIMEOUT_S
+
+
+async def test_a_client_whose_request_is_on_its_way_is_not_idle() -> None:
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async with served(app) as (connection, client, _):
+        client.send(HELLO)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert connection.is_idle
+        client.send(request(Request("GET", "/first")))
+        assert not connection.is_idle
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert connection.is_idle
+        client.close()
+        assert connection.is_idle
 
 
 @pytest.mark.parametrize(("ahead_bytes", "is_borne"), [(100_000, True), (300_000, False)])

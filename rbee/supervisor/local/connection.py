@@ -6,6 +6,7 @@ Rule 2: one request after the other. What comes meanwhile is kept within a bound
 Rule 3: whatever a client sends ends nothing but its own connection.
 """
 
+import contextlib
 import math
 import socket
 from collections.abc import Callable
@@ -70,12 +71,13 @@ class Connection:
         self._is_ending = False
         self._is_draining = False
         self._is_receiving = True  # something of which the rest is waited for
+        self._is_ready = False  # so it is the handshake
         self._deadline = trio.current_time() + shared.limits.headers_timeout_s
 
     @property
     def is_idle(self) -> bool:
-        """Whether it is between two requests."""
-        return self._exchange is None and not self._is_receiving
+        """Whether it is between two requests, and the next one is not on its way already."""
+        return self._exchange is None and not self._is_receiving and not self._has_unread()
 
     async def run(self) -> None:
         """Serve the client until one side ends it."""
@@ -124,6 +126,11 @@ class Connection:
             except RemoteProtocolError as error:
                 self._shared.log.debug("local_client_refused", problem=str(error)[:200])
                 return
+
+    def _has_unread(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self._socket.recv(1, socket.MSG_PEEK) != b""
+        return False
 
     def _receive_nowait(self) -> bytes | None:
         """None: there is nothing now. Empty: the client has gone."""
@@ -181,10 +188,11 @@ class Connection:
 
     def _note_receiving(self) -> None:
         """Give what is being received its time, from its begin on."""
-        is_receiving = self._zmtp.is_in_message or not self._zmtp.is_ready
-        if is_receiving is self._is_receiving:
+        is_ready = self._zmtp.is_ready
+        is_receiving = self._zmtp.is_in_message or not is_ready
+        if is_receiving is self._is_receiving and is_ready is self._is_ready:
             return
-        self._is_receiving = is_receiving
+        self._is_receiving, self._is_ready = is_receiving, is_ready
         self._set_deadline(self._due_s())
 
     def _due_s(self) -> float:
