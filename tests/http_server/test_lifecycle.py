@@ -199,9 +199,8 @@ async def test_shutdown_answers_what_runs_and_closes_what_is_idle(nursery: trio.
         await busy.send(POST + b"abcdef")
         await server.answers()  # so the server has seen the other two
         server.shutdown.set()
-        with trio.fail_after(AT_ONCE_S):
+        with trio.fail_after(1 + AT_ONCE_S):  # either may be about to ask
             assert await idle.read_all() == b""
-        with trio.fail_after(1 + AT_ONCE_S):  # who has just connected has something to say
             assert await fresh.read_all() == b""
         assert not server.ended.is_set()
         go.set()

@@ -240,7 +240,7 @@ def test_draining_before_a_request_makes_its_answer_the_last() -> None:
     assert machine.next_event() is None
 
 
-def test_draining_while_an_answer_is_streamed_lets_it_end() -> None:
+def test_draining_while_an_answer_is_streamed_lets_it_end_and_the_next_one_come() -> None:
     machine = new_machine()
     machine.receive(GET + GET)
     request_of(machine.next_event())
@@ -249,6 +249,9 @@ def test_draining_while_an_answer_is_streamed_lets_it_end() -> None:
     assert machine.can_go_on
     assert machine.chunk(b"abc") == b"3\r\nabc\r\n"
     assert machine.finish() == b"0\r\n\r\n"
+    assert machine.can_go_on
+    request_of(machine.next_event())
+    assert b"\r\nconnection: close\r\n" in machine.answer(200, [], b"")
     assert not machine.can_go_on
 
 

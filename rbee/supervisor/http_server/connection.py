@@ -26,8 +26,10 @@ DIRECT: Final = "rbee.direct"  # the ASGI scope extension that holds the direct 
 
 _READ_BYTES: Final = 64 * 1024
 
-# Once the server closes: how long an idle client's next request may be under way already, and
-# how long the head of one may still take.
+# Once the server closes: how long after an answer a client may ask again, if it was not told that
+# it was the last one; how long a request may be under way already; and how long the head of one
+# may still take.
+_NEXT_REQUEST_S: Final = 0.5
 _LAST_REQUEST_S: Final = 0.05
 _LAST_HEAD_S: Final = 1.0
 
@@ -36,7 +38,7 @@ _ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing throws away what w
 
 class _Phase(enum.Enum):
     IDLE = enum.auto()  # between requests
-    HEAD = enum.auto()  # a request's head is coming
+    HEAD = enum.auto()  # a request's head is coming, or is expected: the first one
     REQUEST = enum.auto()  # the app is answering
 
 
@@ -89,7 +91,8 @@ class Connection:
         if self._phase is _Phase.HEAD:  # begun, or expected: who has just connected will speak
             self._set_deadline(min(self._deadline, now + _LAST_HEAD_S))
         elif self._phase is not _Phase.REQUEST:
-            self._set_deadline(min(self._deadline, now + _LAST_REQUEST_S))
+            idle_since = self._deadline - self._limits.keep_alive_s
+            self._set_deadline(max(idle_since + _NEXT_REQUEST_S, now + _LAST_REQUEST_S))
 
     async def spawn_app(self, app: AppWrapper, config: Config, scope: Scope, send: Send) -> Put:
         """Run the app for one request. Called by hypercorn as its task group."""
@@ -114,7 +117,9 @@ class Connection:
             self._end()
             return
         self._phase = _Phase.IDLE
-        self._set_deadline(trio.current_time() + self._limits.keep_alive_s)
+        is_closing = self._shutdown.is_set()
+        timeout_s = _NEXT_REQUEST_S if is_closing else self._limits.keep_alive_s
+        self._set_deadline(trio.current_time() + timeout_s)
         if self._protocol.has_unread:
             self._waiting.cancel(reason="the next request is here")
 

@@ -61,7 +61,7 @@ class Surroundings:
     limits: HttpLimits
     log: Log
     shutdown: trio.Event  # set: finish what runs, take nothing new
-    draining: trio.Event  # set, before that: each answer is the last one of its connection
+    draining: trio.Event  # set, before that: each answer that begins is its connection's last
     is_tls: bool = False
 
 
@@ -226,9 +226,7 @@ class Http1Protocol(H11Protocol):
         self.stream.closed = True
         self.stream = None
         can_go_on = (
-            not self._draining.is_set()
-            and self.connection.our_state is h11.DONE
-            and self.connection.their_state is h11.DONE
+            self.connection.our_state is h11.DONE and self.connection.their_state is h11.DONE
         )
         if can_go_on:
             self.connection.start_next_cycle()

@@ -82,8 +82,8 @@ async def serve_http(  # noqa: PLR0913  # all that a server is made of
 
     Args:
       sockets: bound and listening.
-      draining: set before ``shutdown``: connections end with the answer that they wait for, so
-        that no client asks on one that is about to be closed.
+      draining: set before ``shutdown``: connections end with the next answer that they begin,
+        which says so, and none that a client may be asking on already.
       front: accepts in our place, and hands over what it does not keep.
       tls: all connections speak TLS under it. A front wraps what it accepts itself.
     """

@@ -32,6 +32,7 @@ from rbee.supervisor.lane.state import (
     AT_WORK,
     RECEIVING,
     State,
+    closing_due_s,
     receiving_state,
     receiving_timeout_s,
 )
@@ -196,7 +197,8 @@ class Connection(Replier):
         """The server closes: finish what runs, and what comes at once."""
         if self._state in RECEIVING:
             state = self._state if self._state is State.HEAD else receiving_state(self._machine)
-            self._wait_due_s = min(self._wait_due_s, self._due_s_of(state))
+            now_s, limits = trio.current_time(), self._shared.limits
+            self._wait_due_s = closing_due_s(state, self._wait_due_s, now_s, limits)
             self._carrier.watch(self)
 
     def abort(self, outcome: str) -> None:
@@ -355,9 +357,8 @@ class Connection(Replier):
 
     def _due_s_of(self, state: State) -> float:
         shared = self._shared
-        is_closing = self._carrier.is_closing
         return trio.current_time() + receiving_timeout_s(
-            state, shared.limits, shared.body_timeout_s, is_closing=is_closing
+            state, shared.limits, shared.body_timeout_s, is_closing=self._carrier.is_closing
         )
 
     # --- the socket

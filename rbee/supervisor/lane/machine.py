@@ -66,8 +66,8 @@ class Machine:
     """
 
     __slots__ = (
-        "_body_bytes_max", "_date", "_framing_bytes", "_has_body", "_head", "_is_hot", "_is_last",
-        "_judged_bytes", "_limits", "_phase", "_received",
+        "_body_bytes_max", "_closes", "_date", "_framing_bytes", "_has_body", "_head", "_is_hot",
+        "_is_last", "_judged_bytes", "_limits", "_phase", "_received",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +87,7 @@ class Machine:
         self._head: Head | None = None  # of the request that is being received or answered
         self._framing_bytes = 0  # of its body
         self._has_body = True  # the answer that is being streamed
+        self._closes = False  # the next answer whose head is written says that it is the last
         self._is_last = False
 
     @property
@@ -110,8 +111,12 @@ class Machine:
         return self._phase is _Phase.BODY
 
     def close_after(self) -> None:
-        """The request that is being received or answered is the last one, or the next is."""
-        self._is_last = True
+        """The next answer is the last one, and says so.
+
+        One that is being streamed has said otherwise: its client may have asked again already.
+        """
+        self._closes = True
+        self._is_last |= self._phase in (_Phase.BODY, _Phase.WHOLE)
 
     def receive(self, data: bytes) -> None:
         """Take what was read. Behind a last request nobody will read it."""
@@ -192,7 +197,7 @@ class Machine:
         del received[:end]
         self._head = head
         self._framing_bytes = framing.body_bytes
-        self._is_last |= framing.is_last
+        self._is_last |= framing.is_last or self._closes
         self._phase = _Phase.BODY
         return self._read_body()
 

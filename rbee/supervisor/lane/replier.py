@@ -46,7 +46,7 @@ class Replier(ABC):
         """The client reads too slowly."""
 
     def close_after(self) -> None:
-        """The answer that it waits for, or else its next one, is its last."""
+        """The next answer that it begins is its last."""
         self._machine.close_after()
 
     # --- for the generation: see `Reply`

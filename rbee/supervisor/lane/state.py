@@ -10,8 +10,10 @@ from typing import Final
 from rbee.supervisor.http_server import HttpLimits
 from rbee.supervisor.lane.machine import Machine
 
-# Once the server closes: how long an idle client's next request may be under way already, and
-# how long one may still take to come. Who has just connected has something to say.
+# Once the server closes: how long after an answer a client may ask again, if it was not told that
+# it was the last one; how long a request may be under way already; and how long one may still take
+# to come. Who has just connected has something to say.
+_NEXT_REQUEST_S: Final = 0.5
 _LAST_REQUEST_S: Final = 0.05
 _LAST_WHOLE_S: Final = 1.0
 
@@ -42,6 +44,18 @@ def receiving_timeout_s(
 ) -> float:
     """How long a connection may stay in a state of `RECEIVING`."""
     if state is State.IDLE:
-        return _LAST_REQUEST_S if is_closing else limits.keep_alive_s
+        return _NEXT_REQUEST_S if is_closing else limits.keep_alive_s
     timeout_s = limits.headers_timeout_s if state is State.HEAD else body_timeout_s
     return min(timeout_s, _LAST_WHOLE_S) if is_closing else timeout_s
+
+
+def closing_due_s(state: State, due_s: float, now_s: float, limits: HttpLimits) -> float:
+    """Until when a connection in a state of `RECEIVING` may stay, as the server closes now.
+
+    Args:
+      due_s: until when it might have stayed.
+    """
+    if state is not State.IDLE:
+        return min(due_s, now_s + _LAST_WHOLE_S)
+    idle_since_s = due_s - limits.keep_alive_s
+    return max(idle_since_s + _NEXT_REQUEST_S, now_s + _LAST_REQUEST_S)
