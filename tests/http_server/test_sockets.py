@@ -1,11 +1,13 @@
 """Binding: every address of a name, or an error that an operator can act on."""
 
+import errno
+import select
 import socket
 
 import pytest
 
 from rbee.errors import BindError
-from rbee.supervisor.http_server import bind_sockets
+from rbee.supervisor.http_server import bind_sockets, stop_connecting
 
 
 def _close(sockets: list[socket.socket]) -> None:
@@ -79,3 +81,28 @@ def test_connections_inherit_what_the_kernel_is_to_do() -> None:
             inherited = accepted.getsockopt(socket.IPPROTO_TCP, option)
             assert inherited == listener.getsockopt(socket.IPPROTO_TCP, option) != 0
         assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_once_nobody_may_connect_those_who_have_are_accepted_and_served(host: str) -> None:
+    try:
+        (listener,) = bind_sockets(host, 0, 16)
+    except BindError as error:
+        pytest.skip(str(error))
+    address = listener.getsockname()
+    known = [socket.create_connection(address[:2], 1) for _ in range(3)]
+    stop_connecting(listener)
+    late = socket.socket(listener.family)
+    late.setblocking(False)
+    assert late.connect_ex(address) == errno.EINPROGRESS
+    accepted = [listener.accept()[0] for _ in known]
+    with pytest.raises(BlockingIOError):
+        listener.accept()
+    listener.close()
+    for client in known:
+        client.sendall(b"hello")
+    assert sorted(each.recv(5) for each in accepted) == [b"hello"] * len(known)
+    _, writable, _ = select.select([], [late], [], 10)
+    assert writable == [late]
+    assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+    _close([*known, *accepted, late])

@@ -18,10 +18,10 @@ from rbee.supervisor.http_server.bulkhead import Bulkhead
 from rbee.supervisor.http_server.limits import HttpLimits
 from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter, Outbox
 from rbee.supervisor.http_server.server import Back, Front, SparseLog, serve_http
-from rbee.supervisor.http_server.sockets import bind_sockets
+from rbee.supervisor.http_server.sockets import bind_sockets, stop_connecting
 from rbee.supervisor.http_server.tls import Tls
 
 __all__ = [
     "Back", "BrokenReason", "Bulkhead", "DirectWriter", "Front", "HttpLimits", "Outbox",
-    "SparseLog", "Tls", "bind_sockets", "serve_http",
+    "SparseLog", "Tls", "bind_sockets", "serve_http", "stop_connecting",
 ]  # fmt: skip

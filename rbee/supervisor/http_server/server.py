@@ -22,7 +22,7 @@ from rbee.supervisor.http_server.connection import Connection
 from rbee.supervisor.http_server.guard import error_answer
 from rbee.supervisor.http_server.limits import HttpLimits, connections_max
 from rbee.supervisor.http_server.protocol import Surroundings
-from rbee.supervisor.http_server.sockets import tune
+from rbee.supervisor.http_server.sockets import stop_connecting, tune
 from rbee.supervisor.http_server.tls import Tls
 
 _ACCEPT_BATCH: Final = 64  # between two looks at everything else
@@ -159,6 +159,7 @@ class _Server:
 
     def accept_last(self, listener: socket.socket) -> None:
         """Accept who is connected already in the kernel's eyes: closing would reset them."""
+        stop_connecting(listener)
         try:
             for _ in range(self._limits.backlog):
                 self._admit(*listener.accept())

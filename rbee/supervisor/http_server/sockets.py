@@ -1,7 +1,10 @@
 """Listening sockets: bound to what the operator named, and set up for what we serve."""
 
+import contextlib
+import ctypes
 import errno
 import socket
+import struct
 from typing import Final
 
 from rbee.errors import BindError
@@ -24,6 +27,11 @@ _TCP_OPTIONS: Final = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_IDLE_S),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_INTERVAL_S),
 )
+
+# linux/filter.h: a program of one instruction (return 0) by which a socket takes no packet.
+_SO_ATTACH_FILTER: Final = 26
+_DROP_ALL: Final = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
+_DROP_ALL_PROGRAM: Final = struct.pack("@HP", 1, ctypes.addressof(_DROP_ALL))
 
 _Address = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
@@ -67,6 +75,17 @@ def tune(listener: socket.socket) -> None:
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         for level, option, value in _TCP_OPTIONS:
             listener.setsockopt(level, option, value)
+
+
+def stop_connecting(listener: socket.socket) -> None:
+    """Let nobody connect any more, and keep those who have.
+
+    Who connects between the last accept and the close would be reset. From now on the kernel does
+    not hear them; they try again a second later, and learn that nobody listens.
+    """
+    if listener.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):  # where there are no filters, the moment stays
+            listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DROP_ALL_PROGRAM)
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, _Address]]:

@@ -26,7 +26,7 @@ from rbee.config import ServerConfig
 from rbee.logs import Log
 from rbee.supervisor.api.app import Face
 from rbee.supervisor.api.request_body import INLINE_BYTES_MAX
-from rbee.supervisor.http_server import Back, HttpLimits, SparseLog, Tls
+from rbee.supervisor.http_server import Back, HttpLimits, SparseLog, Tls, stop_connecting
 from rbee.supervisor.http_server.bulkhead import Bulkhead
 from rbee.supervisor.lane.answer import DateCache
 from rbee.supervisor.lane.carrier import Shared
@@ -267,6 +267,7 @@ class Lane:
         while self._listeners:
             _, listener = self._listeners.popitem()
             # Who is connected already in the kernel's eyes would be reset by closing.
+            stop_connecting(listener)
             self._accept(listener, self.shared.limits.backlog)
             self._epoll.unregister(listener)
             listener.close()
