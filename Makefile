@@ -24,7 +24,7 @@ serve: setup ## serve bee-tiny (or what rbee.toml says) at http://127.0.0.1:7233
 # Two tests at a time. One that fails in company is run again alone, and then it must pass.
 test: setup ## all tests that this machine allows
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadgroup $(ARGS) || { test $$? = 1 \
+	$(BIN)/python -m coverage run -m pytest -n 2 --dist loadscope $(ARGS) || { test $$? = 1 \
 	  && echo "Some failed; they are run again, alone." \
 	  && $(BIN)/python -m coverage run -m pytest --last-failed --last-failed-no-failures none; }
 	$(BIN)/python -m coverage combine --quiet

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # A busy machine is no bug, so no example has a deadline. The same examples each time: what
 # fails here fails again. `pytest --hypothesis-profile explore` looks for new ones.
@@ -42,12 +44,19 @@ def _state_of_its_own() -> Iterator[None]:
         yield
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        file = item.nodeid.partition("::")[0]
+class Together(LoadScopeScheduling):
+    """Sends a file's tests to one process, or what the tables above say."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
         folder = file.rpartition("/")[0]
-        if file not in TESTS_APART:
-            item.add_marker(pytest.mark.xdist_group(folder if folder in FOLDERS_TOGETHER else file))
+        if file in TESTS_APART:
+            return nodeid
+        return folder if folder in FOLDERS_TOGETHER else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Together:
+    return Together(config, log)
 
 
 pytest.register_assert_rewrite("tests.e2e", "tests.specs", "tests.supervisor", "tests.engine")

@@ -18,6 +18,7 @@ import psutil
 import pytest
 import trio
 
+from rbee.supervisor.http_server.limits import DESCRIPTORS_KEPT
 from tests.e2e.server import Server, serving, synthetic_config, wait_until
 from tests.http_server.harness import Client
 from tests.lane.made_requests import make
@@ -187,7 +188,7 @@ def test_c2_over_the_cap_clients_are_told_so_within_a_second(tmp_path: Path) -> 
     server = Server(tmp_path, config_of_server(), through=limited)
     try:
         crowd = Crowd(server.ready())
-        cap = 1024 - 256
+        cap = 1024 - DESCRIPTORS_KEPT
         sockets = [socket.create_connection(crowd.address, 10) for _ in range(cap + 40)]
         told = 0
         begun_s = time.monotonic()
