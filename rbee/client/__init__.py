@@ -14,6 +14,7 @@ place.py    where the server's socket is, and whether it can be another user's
 link.py     one ZeroMQ connection, without waiting
 talk.py     one request and its answer, written once for all ways to wait
 answers.py  what comes back
+coming.py   an answer of which more will come
 asking.py   what is sent
 plain.py    `Client`, which blocks
 waiting.py  how trio and asyncio wait

@@ -2,7 +2,6 @@
 
 import os
 import select
-from collections import deque
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
@@ -15,13 +14,11 @@ from rbee.client.answers import (
     as_response,
     checked,
     member,
-    read_events,
 )
 from rbee.client.asking import TIMEOUT_S, Asker, Messages
-from rbee.client.errors import AnswerError
+from rbee.client.coming import Coming
 from rbee.client.link import Steps, Wait
 from rbee.client.talk import Talk
-from rbee.local_wire import Head
 
 T = TypeVar("T")
 
@@ -167,40 +164,23 @@ class Client:
         self.close()
 
 
-class Stream:
+class Stream(Coming):
     """An answer that is coming: iterate over its deltas.
 
     The request ends when its last delta was taken, at `close`, at the end of a ``with``, or when
     nobody holds this any more. Iterating may raise what every call of `Client` may.
     """
 
-    def __init__(self, talk: Talk, head: Head) -> None:
-        self._talk = talk
-        self._head = head
-        self._told: deque[Delta | AnswerError] = deque()
-
-    @property
-    def correlation_id(self) -> str:
-        return self._head.fields.get("x-correlation-id", "")
-
-    def close(self) -> None:
-        """Take no more: the server ends the request."""
-        self._told.clear()
-        self._talk.leave()
-
     def __iter__(self) -> Iterator[Delta]:
         return self
 
     def __next__(self) -> Delta:
-        while not self._told:
+        while (delta := self._take()) is None:
             part = _run(self._talk, self._talk.next_part())
             if part is None:
                 raise StopIteration
-            self._told.extend(read_events(part, self._head))
-        told = self._told.popleft()
-        if isinstance(told, AnswerError):
-            raise told
-        return told
+            self._receive(part)
+        return delta
 
     def __enter__(self) -> Self:
         return self
@@ -211,9 +191,6 @@ class Stream:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
         self.close()
 
 

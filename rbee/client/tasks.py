@@ -1,7 +1,6 @@
 """`AsyncClient`: `Client` for trio and asyncio, without threads and without tasks of its own."""
 
 import os
-from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Literal, Self, overload
@@ -14,13 +13,11 @@ from rbee.client.answers import (
     as_response,
     checked,
     member,
-    read_events,
 )
 from rbee.client.asking import TIMEOUT_S, Asker, Messages
-from rbee.client.errors import AnswerError
+from rbee.client.coming import Coming
 from rbee.client.talk import Talk
 from rbee.client.waiting import run
-from rbee.local_wire import Head
 
 
 class AsyncClient:
@@ -165,7 +162,7 @@ class AsyncClient:
         self.close()
 
 
-class AsyncStream:
+class AsyncStream(Coming):
     """An answer that is coming: iterate over its deltas.
 
     The request ends when its last delta was taken, at `close`, at the end of an ``async with``, or
@@ -173,33 +170,16 @@ class AsyncStream:
     ends the request when it is cancelled.
     """
 
-    def __init__(self, talk: Talk, head: Head) -> None:
-        self._talk = talk
-        self._head = head
-        self._told: deque[Delta | AnswerError] = deque()
-
-    @property
-    def correlation_id(self) -> str:
-        return self._head.fields.get("x-correlation-id", "")
-
-    def close(self) -> None:
-        """Take no more: the server ends the request."""
-        self._told.clear()
-        self._talk.leave()
-
     def __aiter__(self) -> AsyncIterator[Delta]:
         return self
 
     async def __anext__(self) -> Delta:
-        while not self._told:
+        while (delta := self._take()) is None:
             part = await run(self._talk, self._talk.next_part())
             if part is None:
                 raise StopAsyncIteration
-            self._told.extend(read_events(part, self._head))
-        told = self._told.popleft()
-        if isinstance(told, AnswerError):
-            raise told
-        return told
+            self._receive(part)
+        return delta
 
     async def __aenter__(self) -> Self:
         return self
@@ -210,9 +190,6 @@ class AsyncStream:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
         self.close()
 
 
