@@ -4,7 +4,7 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -25,26 +25,12 @@ _FILE: Final = "rbee.db"
 
 async def fill_disk(scene: Scene) -> None:
     """The disk of the store is full for some seconds, while keys are made."""
-    deeds, revoked = await _begun(scene)
-    with disk_full(scene.server.state_dir):
-        scene.strike()
-        await deeds.make_until_refused(SEEN_S)
-        await _make_for(deeds, HELD_S)
-        await check_doors_closed(scene.server, revoked)
-    scene.strike()
-    await _end_well(scene, deeds)
+    await _make_keys_during(scene, disk_full(scene.server.state_dir))
 
 
 async def lock(scene: Scene) -> None:
     """Another process holds the store locked for some seconds, while keys are made."""
-    deeds, revoked = await _begun(scene)
-    with _locked(scene.server.state_dir / _FILE):
-        scene.strike()
-        await deeds.make_until_refused(SEEN_S)
-        await _make_for(deeds, HELD_S)
-        await check_doors_closed(scene.server, revoked)
-    scene.strike()
-    await _end_well(scene, deeds)
+    await _make_keys_during(scene, _locked(scene.server.state_dir / _FILE))
 
 
 async def overwrite(scene: Scene) -> None:
@@ -68,6 +54,18 @@ async def overwrite(scene: Scene) -> None:
 async def check_knows_no_key(successor: Server) -> None:
     """Raises: DrillError: a key of the store that was set aside is let in, or none at all."""
     await check_doors_closed(successor, successor.key)
+
+
+async def _make_keys_during(scene: Scene, trouble: AbstractContextManager[None]) -> None:
+    """Make keys before, in, and after a trouble that the store gets over."""
+    deeds, revoked = await _begun(scene)
+    with trouble:
+        scene.strike()
+        await deeds.make_until_refused(SEEN_S)
+        await _make_for(deeds, HELD_S)
+        await check_doors_closed(scene.server, revoked)
+    scene.strike()
+    await _end_well(scene, deeds)
 
 
 async def _begun(scene: Scene) -> tuple[Deeds, str]:
