@@ -284,6 +284,9 @@ def test_as_many_as_may_come_at_once_wait_to_be_accepted(tmp_path: Path) -> None
     with LocalSocket(tmp_path) as local, contextlib.ExitStack() as clients:
         for _ in range(CLIENTS_MAX):
             clients.enter_context(connect(local.path, timeout_s=0))
+        local.listener.setblocking(False)
+        for _ in range(CLIENTS_MAX):
+            clients.enter_context(local.listener.accept()[0])
 
 
 def test_a_hundred_clients_at_the_same_time_are_served(server: Server) -> None:
