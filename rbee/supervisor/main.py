@@ -26,18 +26,14 @@ from rbee.config import Config, ServerConfig
 from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
 from rbee.hardening import forbid_core_files, forbid_looking_inside
 from rbee.logs import Log, open_log
-from rbee.run_place import default_run_dir
 from rbee.supervisor.access.tending import Gate, open_gate
-from rbee.supervisor.adopted import become_subreaper, keep_reaping
+from rbee.supervisor.adopted import keep_reaping
 from rbee.supervisor.api.app import make_face
 from rbee.supervisor.audited import Lives, Presence
-from rbee.supervisor.bind import Bind, check_bind, parse_bind
-from rbee.supervisor.catalogue import plan_workers
+from rbee.supervisor.bind import Bind, check_bind
 from rbee.supervisor.cgroup import own_places
 from rbee.supervisor.crashes import Crashes, default_state_dir
-from rbee.supervisor.demands import gpu_places, uncounted
-from rbee.supervisor.descriptors import check_descriptors, raise_descriptor_limit
-from rbee.supervisor.devices import survey_gpus, survey_within
+from rbee.supervisor.devices import survey_gpus
 from rbee.supervisor.disk_watch import DiskWatch
 from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.gpu_gate import GpuGate
@@ -47,11 +43,11 @@ from rbee.supervisor.instance import Instance
 from rbee.supervisor.lane import Lane
 from rbee.supervisor.last_lines import LastLines
 from rbee.supervisor.launch import Launcher
-from rbee.supervisor.limits import limits_of
 from rbee.supervisor.local import LocalSocket, serve_local
 from rbee.supervisor.operations import Operations
 from rbee.supervisor.overdue import Overdue
 from rbee.supervisor.pool import Pool
+from rbee.supervisor.preparation import prepare
 from rbee.supervisor.refusal import find_refusal
 from rbee.supervisor.reload import Part, Reloader
 from rbee.supervisor.run_dir import RunDir
@@ -59,7 +55,7 @@ from rbee.supervisor.signals import Ending, watch_hang_ups, watch_signals
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
 from rbee.supervisor.warden_child import keep_warden
 from rbee.supervisor.worker import WorkerPlan
-from rbee.supervisor.worker_user import WorkerUser, user_to_become
+from rbee.supervisor.worker_user import WorkerUser
 from rbee.transport.link import LinkFactory
 
 # How often the drain looks whether the last request has ended, and the announcement whether
@@ -89,59 +85,42 @@ def serve(config: Config) -> int:
 def _serve(config: Config, terminal: Terminal) -> int:
     log = open_log(config.log)
     _harden(config.server, log)
-    bind = parse_bind(config.server.bind)
-    tls = Tls(config.tls, log) if config.tls.is_on else None
-    survey = survey_within()
-    plans = plan_workers(config.model, config.worker, survey, os.cpu_count() or 1)
-    user = user_to_become(config.worker.user)
-    run_path = Path(config.server.run_dir) if config.server.run_dir else default_run_dir()
-    check_descriptors(raise_descriptor_limit(), len(plans))
-    if problem := become_subreaper():
-        log.warning("no_subreaper", problem=problem, effect="zombies of strays go to init")
-    limits = HttpLimits(parked_bytes_max=config.server.parked_bytes_max)
-    held = {plan.worker_id: limits_of(plan.welcome.model) for plan in plans}
-    places = gpu_places(plans, survey, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    gpus = {worker_id: place.gpu for worker_id, place in places.items()}
-    if left_out := uncounted(plans, places):
-        log.warning(
-            "vram_not_counted", workers=left_out,
-            problem="gpu and CUDA_VISIBLE_DEVICES name no GPU that NVML shows",
-            effect="their memory is not reserved; they find out themselves whether it suffices",
-        )  # fmt: skip
+    ready = prepare(config, log)
     shutdown_s_max = config.server.drain_s + FACES_CLOSE_S + config.worker.kill_after_s + OVERDUE_S
     with (
         Overdue(shutdown_s_max, log) as overdue,
         open_audit(config.audit, place_in(_state_dir(config)), log) as opened,
-        RunDir(run_path.absolute()) as run_dir,
+        RunDir(ready.run_dir) as run_dir,
         Instance(
-            run_dir.path, own_places(), held, log, gpus, mend_run_dir=run_dir.mend
+            run_dir.path, own_places(), ready.held, log, ready.gpus, mend_run_dir=run_dir.mend
         ) as instance,
         open_gate(config.access, config.jwt, _state_dir(config), log, opened) as gate,
         LocalSocket(run_dir.path) if config.server.local else contextlib.nullcontext() as local,
     ):
         check_bind(
-            bind,
+            ready.bind,
             has_credentials=gate.has_credentials,
-            has_tls=tls is not None,
+            has_tls=ready.tls is not None,
             allow_plaintext=config.server.allow_plaintext,
         )
-        sockets = bind_sockets(bind.host, bind.port, limits.backlog)
+        sockets = bind_sockets(ready.bind.host, ready.bind.port, ready.limits.backlog)
         links = LinkFactory(run_dir.path)
         presence = Presence(opened.audit)
         presence.config_loaded(config)
         code = ExitCode.SOFTWARE
         try:
-            address = Bind(bind.host, _port(sockets), is_tls=tls is not None)
+            address = Bind(ready.bind.host, _port(sockets), is_tls=ready.tls is not None)
             gpu_gate = GpuGate(
-                places, survey, survey_gpus, config.gpu, log, quarantine=instance.gpu_problem
-            )
-            outside = _Outside(
-                links, instance, address, opened, presence, overdue, tls, terminal, gate, gpu_gate,
-                local,
+                ready.places, ready.survey, survey_gpus, config.gpu, log,
+                quarantine=instance.gpu_problem,
             )  # fmt: skip
-            house = _build(config, plans, user, outside, log)
+            outside = _Outside(
+                links, instance, address, opened, presence, overdue, ready.tls, terminal, gate,
+                gpu_gate, local,
+            )  # fmt: skip
+            house = _build(config, ready.plans, ready.user, outside, log)
             _calm_collector()
-            trio.run(_run, house, sockets, limits)
+            trio.run(_run, house, sockets, ready.limits)
             code = ExitCode.UNAVAILABLE if house.hopeless.is_set() else ExitCode.OK
         except Exception as bug:
             if (refusal := find_refusal(bug)) is not None:
