@@ -143,4 +143,4 @@ def judge(ending: Ending, record: Record, limits: RestartConfig, chance: float) 
 def _delay_s(failures: int, limits: RestartConfig, chance: float) -> float:
     # Not the power of a number that an operator may have set to a thousand.
     base_s = min(limits.delay_s_max, limits.delay_s_min * 2.0 ** min(failures - 1, 32))
-    return float(base_s * (1 + limits.jitter * (2 * chance - 1)))
+    return round(base_s * (1 + limits.jitter * (2 * chance - 1)), 3)  # as the log tells it
