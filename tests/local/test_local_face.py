@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 import trio
+import trio.testing
 
 from rbee.client import AnswerError, Client, ServerGoneError
 from rbee.config import ServerConfig
@@ -241,6 +242,35 @@ async def test_who_is_connected_when_shutdown_begins_is_answered(tmp_path: Path)
         assert list(tmp_path.iterdir()) == []
         told = b"".join(iter(lambda: sock.recv(65536), b""))
     assert told.endswith(as_bytes(Head(200, {})) + as_bytes(Part(b"{}")) + as_bytes(End()))
+
+
+async def test_shutdown_answers_who_asks_again_right_after_an_answer(tmp_path: Path) -> None:
+    may_answer, shutdown = trio.Event(), trio.Event()
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await may_answer.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"{}"})
+
+    async def serve(local: LocalSocket, *, task_status: trio.TaskStatus[None]) -> None:
+        await serve_local(
+            app, local, ServerConfig(), HttpLimits(), log=LogLines(), shutdown=shutdown,
+            task_status=task_status,
+        )  # fmt: skip
+
+    with LocalSocket(tmp_path) as local, connect(local.path) as sock, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(serve, local)
+            sock.sendall(HELLO + request(Request("GET", "/")))
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            shutdown.set()
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            may_answer.set()
+            await trio.sleep(0.2)
+            sock.sendall(request(Request("GET", "/")))
+        told = b"".join(iter(lambda: sock.recv(65536), b""))
+    answer = as_bytes(Head(200, {})) + as_bytes(Part(b"{}")) + as_bytes(End())
+    assert told.endswith(answer * 2)
 
 
 def test_shutdown_waits_for_no_client_that_does_not_read(tmp_path: Path) -> None:

@@ -34,9 +34,9 @@ _READ_BYTES: Final = 64 * 1024
 # Received behind the next request, while one is being answered.
 _AHEAD_BYTES_MAX: Final = 2 * _READ_BYTES
 
-# Once shutdown has begun: how long an idle client's next request may be under way already, and
-# how long the rest of one may still take.
-_LAST_REQUEST_S: Final = 0.05
+# Once the server closes: how long a client may ask again, if it may not have known, and how long
+# the rest of a request may still take.
+_LAST_REQUEST_S: Final = 0.5
 _LAST_WHOLE_S: Final = 1.0
 
 
@@ -70,6 +70,7 @@ class Connection:
         self._flushing = trio.CancelScope()
         self._is_ending = False
         self._is_draining = False
+        self._is_last = False  # the request that is answered began while the server was closing
         self._is_receiving = True  # something of which the rest is waited for
         self._is_ready = False  # so it is the handshake
         self._deadline = trio.current_time() + shared.limits.headers_timeout_s
@@ -95,7 +96,7 @@ class Connection:
             self._next = None
 
     def drain(self) -> None:
-        """Shutdown has begun: finish what runs, take nothing new."""
+        """The server closes: finish what runs, and the one request that comes at once."""
         self._is_draining = True
         if self._exchange is None:
             self._set_deadline(min(self._deadline, self._due_s()))
@@ -167,6 +168,7 @@ class Connection:
         self._exchange = Exchange(
             request, body, message.dropped_bytes or len(body), self._outbox, self._make_writer
         )
+        self._is_last = self._is_draining
         self._set_deadline(math.inf)
         assert self._nursery is not None
         self._nursery.start_soon(self._answer, self._exchange)
@@ -179,11 +181,11 @@ class Connection:
         with Bulkhead(self._shared.log, "request_failed", ADDRESS):
             await self._shared.app(exchange.scope, exchange.receive, exchange.send)
         self._exchange = None
-        if not exchange.is_whole or (self._is_draining and self._next is None):
+        if not exchange.is_whole or self._is_last:
             self.end()  # of what is not whole the client must see no end
             return
         self._is_receiving = False
-        self._set_deadline(math.inf)
+        self._set_deadline(self._due_s())
         self._waiting.cancel(reason="the next request may be here")
 
     def _note_receiving(self) -> None:
