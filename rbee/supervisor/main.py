@@ -65,6 +65,9 @@ LOOK_EVERY_S: Final = 0.05
 # What finished answers may still take to leave, once draining is over.
 FACES_CLOSE_S: Final = 6.0
 
+# The same after a second signal: who has just asked is still told that the server goes.
+HURRIED_CLOSE_S: Final = 0.5
+
 # What shutdown may take beside draining, the faces' closing and the ladder.
 OVERDUE_S: Final = 1.0
 
@@ -355,7 +358,7 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
             message = "the server is shutting down"
             house.pool.fail_all(RequestError(ErrorCode.DRAINING, message, retry_after_s=5.0))
             closing.set()
-            grace_s = 0.0 if house.hurry.is_set() else FACES_CLOSE_S
+            grace_s = HURRIED_CLOSE_S if house.hurry.is_set() else FACES_CLOSE_S
             faces.cancel_scope.deadline = trio.current_time() + grace_s
         gatehouse.cancel_scope.cancel(reason="the faces are closed")
 
