@@ -1,0 +1,5 @@
+"""What can be measured of a server, for Prometheus."""
+
+from rbee.metrics.metrics import Metrics, TokenMeter
+
+__all__ = ["Metrics", "TokenMeter"]
