@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
 from rbee.metrics.distribution import Distribution
@@ -19,6 +21,8 @@ from rbee.metrics.families import FAMILIES, Family, Kind
 from rbee.metrics.metrics import Labels, Value
 
 Reading = tuple[Family, Labels, Value]
+
+OPENMETRICS: Final = "application/openmetrics-text"
 
 _TOTAL: Final = "_total"
 
@@ -40,8 +44,10 @@ def expose(readings: Iterable[Reading], accept: str) -> Page:
     registry = CollectorRegistry(auto_describe=False)
     ProcessCollector(registry=registry)
     registry.register(_Readings(readings))
-    encode, media_type = choose_encoder(accept)
-    return Page(media_type, encode(registry))
+    # The library's own choice puts the version that a client names into the answer as it is.
+    if OPENMETRICS in {each.partition(";")[0].strip().lower() for each in accept.split(",")}:
+        return Page(OPENMETRICS_TYPE, generate_openmetrics(registry))  # type: ignore[no-untyped-call]
+    return Page(CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
 
 
 class _Readings(Collector):
@@ -62,17 +68,15 @@ class _Readings(Collector):
 
 
 def _metric(family: Family, values: list[tuple[Labels, Value]]) -> Metric:
-    match family.kind:
-        case Kind.COUNTER:
-            name = family.name.removesuffix(_TOTAL)
-            metric: Metric = CounterMetricFamily(name, family.help, labels=family.labels)
-        case Kind.GAUGE:
-            metric = GaugeMetricFamily(family.name, family.help, labels=family.labels)
-        case Kind.HISTOGRAM:
-            metric = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+    if family.kind is Kind.HISTOGRAM:
+        spread = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+        for labels, value in values:
+            assert isinstance(value, Distribution), family.name
+            spread.add_metric(labels, value.cumulative(), value.sum)
+        return spread
+    kind = CounterMetricFamily if family.kind is Kind.COUNTER else GaugeMetricFamily
+    metric = kind(family.name.removesuffix(_TOTAL), family.help, labels=family.labels)
     for labels, value in values:
-        if isinstance(value, Distribution):
-            metric.add_metric(labels, buckets=value.cumulative(), sum_value=value.sum)
-        else:
-            metric.add_metric(labels, value)
+        assert not isinstance(value, Distribution), family.name
+        metric.add_metric(labels, value)
     return metric

@@ -6,6 +6,7 @@ Rule 2: what can be read off when somebody asks (states, memory, queues) is not 
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import product
 from typing import Final
 
 from rbee.metrics import families
@@ -27,6 +28,9 @@ DURATION_S: Final = (
     120.0, 300.0,
 )  # fmt: skip
 LOAD_S: Final = (0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0, 600.0)
+
+# With which workers are ended.
+SIGNALS: Final = ("SIGTERM", "SIGKILL")
 
 Labels = tuple[str, ...]
 Value = float | Distribution
@@ -80,27 +84,37 @@ class Metrics:
     """All counters and times of one server.
 
     Args:
-      slots: the model of each slot, by its name. What belongs to no model of these is not told.
+      slots: each slot, and its model. What belongs to no model of these is not told.
+      causes: for which a worker can fail.
+      reasons: for which somebody is not let in.
     """
 
-    def __init__(self, slots: Iterable[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        slots: Iterable[tuple[str, str]] = (),
+        causes: Iterable[str] = (),
+        reasons: Iterable[str] = (),
+    ) -> None:
         self._models = dict(slots)
         self._meters = {model: TokenMeter() for model in self._models.values()}
         self._loads = {model: Distribution(LOAD_S) for model in self._meters}
         self._durations: dict[str, Distribution] = {}
         self._http: Counter[Labels] = Counter()
         self._requests: Counter[Labels] = Counter()
-        self._denials: Counter[Labels] = Counter()
-        self._failures: Counter[Labels] = Counter()
-        self._kills: Counter[Labels] = Counter()
+        # A counter that is first seen as 1 has not grown, for Prometheus: these begin as 0.
+        self._denials: Counter[Labels] = Counter({(reason,): 0 for reason in reasons})
+        self._failures: Counter[Labels] = Counter(
+            {(*slot, cause): 0 for slot, cause in product(self._models.items(), causes)}
+        )
+        self._kills: Counter[Labels] = Counter(
+            {(*slot, signal): 0 for slot, signal in product(self._models.items(), SIGNALS)}
+        )
 
     def meter(self, model: str) -> TokenMeter:
         """Of a model; one that nobody reads if there is none of that name."""
         return self._meters.get(model) or TokenMeter()
 
-    def request_ended(
-        self, method: str, route: str, status: int | None, duration_s: float
-    ) -> None:
+    def request_ended(self, method: str, route: str, status: int | None, duration_s: float) -> None:
         """A request of any kind.
 
         Args:
@@ -131,10 +145,12 @@ class Metrics:
     def worker_killed(self, slot: str, signal: str) -> None:
         self._kills[slot, self._models[slot], signal] += 1
 
-    @property
-    def kills(self) -> int:
-        """Signals that were sent to workers to end them."""
-        return self._kills.total()
+    def kills(self) -> Counter[str]:
+        """Signals that were sent to end a worker, by its slot."""
+        counted: Counter[str] = Counter()
+        for (slot, _model, _signal), times in self._kills.items():
+            counted[slot] += times
+        return counted
 
     def readings(self) -> Iterator[tuple[Family, Labels, Value]]:
         """All that was counted and timed so far."""

@@ -1,4 +1,6 @@
-"""What the audit log hears of the supervisor itself, and of its workers."""
+"""What the audit log hears of the supervisor itself, and of its workers; of these, also what is
+counted.
+"""
 
 import hashlib
 import os
@@ -27,6 +29,7 @@ from rbee.audit.events import (
 )
 from rbee.config import Config, model_name
 from rbee.errors import ExitCode
+from rbee.metrics import Metrics
 
 
 class Presence:
@@ -65,20 +68,23 @@ class Presence:
 
 
 class Lives:
-    """Records what becomes of workers."""
+    """Records and counts what becomes of workers."""
 
-    def __init__(self, audit: Audit) -> None:
+    def __init__(self, audit: Audit, metrics: Metrics) -> None:
         self._audit = audit
+        self._metrics = metrics
         self._actor = actor()
 
     def spawned(self, worker: str, pid: int, model: str, engine: str) -> None:
         self._record(WorkerSpawn(worker=worker, model=model, engine=engine, pid=pid))
 
     def ready(self, worker: str, pid: int, load_s: float) -> None:
+        self._metrics.worker_ready(worker, load_s)
         self._record(WorkerReady(worker=worker, pid=pid, load_ms=round(load_s * 1000)))
 
     def killed(self, worker: str, pid: int, signal: str, reason: str) -> None:
         """We sent a signal that ends it."""
+        self._metrics.worker_killed(worker, signal)
         self._record(WorkerKill(worker=worker, pid=pid, signal=signal, reason=reason))
 
     def ended(self, worker: str, pid: int, how: str) -> None:
@@ -91,6 +97,7 @@ class Lives:
         Args:
           verdict: of `liveness.Verdict`, if it was ended by it; else "".
         """
+        self._metrics.worker_failed(worker, failure.cause)
         if verdict and pid is not None:
             details: Details = WorkerHang(
                 worker=worker, pid=pid, verdict=verdict, reason=failure.how

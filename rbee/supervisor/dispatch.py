@@ -32,15 +32,18 @@ class Dispatch:
       backlog: how many requests may wait, and how many tokens they may have together.
       drop: ends a request that can no longer be sent: its deadline has passed, or it is in
         quarantine. Called from `pump`.
+      waited: hears of each request that is sent for the first time how long it has waited for it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # what it works with, once each
         self,
         slots: Iterable[Slot],
         backlog: tuple[int, int],
         quarantine: Quarantine,
         clock: Callable[[], float],
+        *,
         drop: Callable[[OpenRequest, Standing], None],
+        waited: Callable[[str, float], None],
     ) -> None:
         self._slots: dict[str, list[Slot]] = {}
         for slot in slots:
@@ -50,6 +53,7 @@ class Dispatch:
         self._quarantine = quarantine
         self._clock = clock
         self._drop = drop
+        self._waited = waited
         self._ids = itertools.count(1)
         self._waiting: dict[int, OpenRequest] = {}
         self._sent: dict[int, OpenRequest] = {}  # by wire id
@@ -65,6 +69,10 @@ class Dispatch:
     @property
     def queued(self) -> int:
         return len(self._common) + len(self._apart)
+
+    def count(self, model: str) -> int:
+        """How many wait for a worker of a model."""
+        return self._common.count(model) + self._apart.count(model)
 
     def has_room(self, tokens: int) -> bool:
         """Whether one more request may wait."""
@@ -250,8 +258,8 @@ class Dispatch:
 
     def _send(self, request: OpenRequest, worker: Worker) -> bool:
         """False: its link takes nothing now."""
-        now_s = self._clock()
-        wire_id = self.next_id() if request.wire_id else request.request_id
+        now_s, is_first = self._clock(), not request.wire_id
+        wire_id = request.request_id if is_first else self.next_id()
         resume_ids = request.course.send()
         remaining_s = request.deadline_s - now_s
         try:
@@ -262,6 +270,8 @@ class Dispatch:
         except LinkFullError:
             return False
         self._stop_waiting(request, is_served=True)
+        if is_first:
+            self._waited(request.ask.model, now_s - request.admitted_s)
         request.worker, request.wire_id, request.sent_s = worker, wire_id, now_s
         self._sent[wire_id] = request
         self._at.setdefault(worker, {})[wire_id] = request

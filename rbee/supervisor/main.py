@@ -14,7 +14,7 @@ import os
 import random
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +26,8 @@ from rbee.config import Config, ServerConfig
 from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
 from rbee.hardening import forbid_core_files, forbid_looking_inside
 from rbee.logs import Log, open_log
+from rbee.metrics import Metrics
+from rbee.supervisor.access.failures import REASONS
 from rbee.supervisor.access.tending import Gate, open_gate
 from rbee.supervisor.adopted import keep_reaping
 from rbee.supervisor.api.app import make_face
@@ -40,8 +42,10 @@ from rbee.supervisor.gpu_gate import GpuGate
 from rbee.supervisor.hang_up import Terminal, held_back
 from rbee.supervisor.http_server import HttpLimits, Tls, bind_sockets, serve_http
 from rbee.supervisor.instance import Instance
+from rbee.supervisor.kin import processor_s
 from rbee.supervisor.lane import Lane
 from rbee.supervisor.last_lines import LastLines
+from rbee.supervisor.last_shutdown import Stopwatch, leave, take
 from rbee.supervisor.launch import Launcher
 from rbee.supervisor.local import LocalSocket, serve_local
 from rbee.supervisor.operations import Operations
@@ -50,6 +54,7 @@ from rbee.supervisor.pool import Pool
 from rbee.supervisor.preparation import prepare
 from rbee.supervisor.refusal import find_refusal
 from rbee.supervisor.reload import Part, Reloader
+from rbee.supervisor.restart import Cause
 from rbee.supervisor.run_dir import RunDir
 from rbee.supervisor.signals import Ending, watch_hang_ups, watch_signals
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
@@ -191,6 +196,8 @@ class _House:
     operations: Operations
     surroundings: Surroundings
     disks: DiskWatch
+    metrics: Metrics
+    stopwatch: Stopwatch  # of the shutdown
     drain_asked: trio.Event  # the first signal came
     hurry: trio.Event  # the second
     hopeless: trio.Event  # no slot will be ready any more, and that is to be our end
@@ -201,7 +208,10 @@ def _build(
     config: Config, plans: list[WorkerPlan], user: WorkerUser | None, outside: _Outside, log: Log
 ) -> _House:
     slots = [Slot(plan) for plan in plans]
-    lives = Lives(outside.opened.audit)
+    metrics = Metrics(
+        ((slot.slot_id, slot.model.name) for slot in slots), causes=Cause, reasons=REASONS
+    )
+    lives = Lives(outside.opened.audit, metrics)
     pool = Pool(
         slots,
         backlog=(config.server.queue_requests_max, config.server.queue_tokens_max),
@@ -209,6 +219,7 @@ def _build(
         clock=trio.current_time,
         log=log,
         lives=lives,
+        metrics=metrics,
     )
     drain_asked, hurry, hopeless = trio.Event(), trio.Event(), trio.Event()
     lines = LastLines(log)
@@ -245,10 +256,12 @@ def _build(
     operations = Operations(
         slots, pool, crashes, trio.current_time, int(time.time()),
         gpus=outside.gpus, disks=disks.views, holding=outside.instance.holding,
+        processor_s=processor_s, last_shutdown=take(_state_dir(config), log),
     )  # fmt: skip
+    stopwatch = Stopwatch(trio.current_time, metrics.kills)
     return _House(
-        config, outside, slots, pool, operations, surroundings, disks, drain_asked, hurry,
-        hopeless, log,
+        config, outside, slots, pool, operations, surroundings, disks, metrics, stopwatch,
+        drain_asked, hurry, hopeless, log,
     )  # fmt: skip
 
 
@@ -285,6 +298,9 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
         ground.start_soon(house.disks.watch)
         ground.start_soon(_announce, house)
         await _run_workers(house, sockets, limits)
+        shutdown = house.stopwatch.stopped()
+        house.log.info("shutdown_done", **asdict(shutdown))
+        leave(shutdown, _state_dir(house.config), house.log)
         ground.cancel_scope.cancel(reason="all workers are gone")
 
 
@@ -315,6 +331,7 @@ async def _run_workers(house: _House, sockets: list[socket.socket], limits: Http
         for slot in house.slots:
             workers.start_soon(_keep, slot, house, stopped)
         await _serve_faces(house, sockets, limits)
+        house.stopwatch.closed()
         workers.cancel_scope.cancel(reason="shutdown")
 
 
@@ -335,7 +352,7 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
     api = make_face(
         house.pool, house.operations, house.config.server, house.log,
         audit=house.outside.opened.audit, access=gate.access, keys=gate.keeper,
-        revocations=revocations,
+        revocations=revocations, metrics=house.metrics,
     )  # fmt: skip
     settings = house.config.server
     tls = house.outside.tls
@@ -354,7 +371,9 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
                 await faces.start(run_local, api.app, local, settings, limits)
             await house.drain_asked.wait()
             house.pool.drain()
+            house.stopwatch.begun()
             await _wait_drained(house)
+            house.stopwatch.drained(house.pool.open_requests)
             message = "the server is shutting down"
             house.pool.fail_all(RequestError(ErrorCode.DRAINING, message, retry_after_s=5.0))
             closing.set()

@@ -49,6 +49,7 @@ class OpenRequest:
     # Its number on the link: one for each sending, as the worker that it was taken away from
     # may not have forgotten it yet when it is sent there again.
     wire_id: int = 0
+    admitted_s: float = 0.0
     sent_s: float = 0.0
     tokens: int = 0  # that it may take, as the backlog counts them
     is_touched: bool = False  # its sink has what was not flushed

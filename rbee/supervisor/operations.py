@@ -19,6 +19,7 @@ from rbee.supervisor.views import (
     GpuView,
     ModelView,
     Readiness,
+    ShutdownView,
     WorkerView,
 )
 from rbee.supervisor.worker import Worker
@@ -47,6 +48,8 @@ class Operations:
         gpus: Gpus | None = None,
         disks: Callable[[], list[DiskView]] = list,
         holding: Callable[[str], Holding] = lambda _slot: Holding("", "", ""),
+        processor_s: Callable[[int], float | None] = lambda _pid: None,
+        last_shutdown: ShutdownView | None = None,
     ) -> None:
         self._slots = slots
         self._pool = pool
@@ -56,6 +59,8 @@ class Operations:
         self._gpus = gpus
         self._disks = disks
         self._holding = holding
+        self._processor_s = processor_s
+        self._last_shutdown = last_shutdown
         self._has_started = False
 
     def readiness(self) -> Readiness:
@@ -104,6 +109,19 @@ class Operations:
     def queued(self) -> int:
         return self._pool.queued
 
+    def queued_for(self, model: str) -> int:
+        return self._pool.queued_for(model)
+
+    def open_requests(self) -> int:
+        return self._pool.open_requests
+
+    def draining_s(self) -> float:
+        since_s = self._pool.draining_since_s
+        return 0.0 if since_s is None else self._clock() - since_s
+
+    def last_shutdown(self) -> ShutdownView | None:
+        return self._last_shutdown
+
     def restart_worker(self, slot: str) -> None:
         self._slot(slot).restart()
 
@@ -147,7 +165,8 @@ class Operations:
 
     def _view(self, slot: Slot, now_s: float) -> WorkerView:
         held = None if self._gpus is None else self._gpus.held(slot.slot_id)
-        return _view(slot, now_s, held, self._holding(slot.slot_id))
+        cpu_s = None if slot.worker is None else self._processor_s(slot.worker.pid)
+        return _view(slot, now_s, held, self._holding(slot.slot_id), cpu_s)
 
     def _slot(self, slot_id: str) -> Slot:
         for slot in self._slots:
@@ -172,7 +191,9 @@ def _has_settled(slot: Slot) -> bool:
     return is_up or slot.was_ready or slot.state in (SlotState.FAILED, SlotState.STOPPED)
 
 
-def _view(slot: Slot, now_s: float, held: Held | None, holding: Holding) -> WorkerView:
+def _view(
+    slot: Slot, now_s: float, held: Held | None, holding: Holding, cpu_s: float | None
+) -> WorkerView:
     worker, breaker = slot.worker, slot.breaker(now_s)
     beat = worker.beat if worker is not None else None
     ready = worker.ready if worker is not None else None
@@ -202,6 +223,7 @@ def _view(slot: Slot, now_s: float, held: Held | None, holding: Holding) -> Work
         requests=0 if worker is None else worker.open_requests,
         batch_size=None if ready is None else ready.batch_size,
         rss_bytes=None if beat is None else beat.rss_bytes,
+        cpu_s=cpu_s,
         vram_bytes=_vram_bytes(beat, held),
         vram_reserved_bytes=None if held is None else held.booked_bytes,
         device=None if ready is None else ready.device,

@@ -20,6 +20,7 @@ from rbee.ask import Ask
 from rbee.config import WorkerConfig
 from rbee.errors import ErrorCode, RequestError, model_not_found
 from rbee.logs import Log
+from rbee.metrics import Metrics
 from rbee.rate_limits import Priority
 from rbee.supervisor.audited import Lives
 from rbee.supervisor.backlog import (
@@ -57,10 +58,14 @@ class Pool:
         clock: Callable[[], float],
         log: Log,
         lives: Lives | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._lives = lives
+        self._metrics = metrics or Metrics()
         self._quarantine = Quarantine(secrets.token_bytes(32), limits.quarantine_s)
-        self._dispatch = Dispatch(slots, backlog, self._quarantine, clock, self._drop)
+        self._dispatch = Dispatch(
+            slots, backlog, self._quarantine, clock, drop=self._drop, waited=self._note_waited
+        )
         self._rates = Rates()
         self._failovers_max = limits.failovers_max
         self._clock = clock
@@ -68,7 +73,7 @@ class Pool:
         self._open: dict[int, OpenRequest] = {}
         self._touched: list[OpenRequest] = []
         self._pardons: Counter[str] = Counter()
-        self._is_draining = False
+        self._draining_since_s: float | None = None
 
     # --- for the faces
 
@@ -94,10 +99,11 @@ class Pool:
           RequestError: refused; nothing was taken.
         """
         self._check_admission(ask.model)
-        dispatch, deadline_s = self._dispatch, self._clock() + remaining_s
+        dispatch, now_s = self._dispatch, self._clock()
         request = OpenRequest(
-            dispatch.next_id(), ask, sink, deadline_s, correlation_id, priority, cache_salt
-        )
+            dispatch.next_id(), ask, sink, now_s + remaining_s, correlation_id, priority,
+            cache_salt, admitted_s=now_s,
+        )  # fmt: skip
         standing = dispatch.standing(request)
         if standing is Standing.QUARANTINED:
             raise _quarantined()
@@ -127,13 +133,20 @@ class Pool:
     def queued(self) -> int:
         return self._dispatch.queued
 
+    def queued_for(self, model: str) -> int:
+        return self._dispatch.count(model)
+
     @property
     def is_draining(self) -> bool:
-        return self._is_draining
+        return self._draining_since_s is not None
+
+    @property
+    def draining_since_s(self) -> float | None:
+        return self._draining_since_s
 
     def drain(self) -> None:
         """Refuse what comes from now on."""
-        self._is_draining = True
+        self._draining_since_s = self._clock()
 
     def fail_all(self, error: RequestError) -> None:
         """End everything that is open: the supervisor will not serve it."""
@@ -237,7 +250,7 @@ class Pool:
     # --- admission
 
     def _check_admission(self, model: str) -> None:
-        if self._is_draining:
+        if self.is_draining:
             raise RequestError(ErrorCode.DRAINING, "the server is shutting down", retry_after_s=5.0)
         if not self._dispatch.knows(model):
             raise model_not_found()
@@ -306,6 +319,9 @@ class Pool:
         if suspect.worker is not None and dispatch.has_suspects(model):
             dispatch.withdraw(suspect)  # the next one needs the worker for itself
         dispatch.pump(model)
+
+    def _note_waited(self, model: str, wait_s: float) -> None:
+        self._metrics.meter(model).queue_waited(wait_s)
 
     def _drop(self, request: OpenRequest, standing: Standing) -> None:
         if standing is Standing.QUARANTINED:

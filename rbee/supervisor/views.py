@@ -1,7 +1,7 @@
 """What may be shown of the supervisor's state. Frozen values, no behaviour."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +15,15 @@ class ModelView:
     is_ready: bool
 
 
+# Of a slot, and of the worker in it.
+WORKER_STATES: Final = (
+    "empty", "waiting", "failed", "stopped",
+    "starting", "loading", "ready", "busy", "draining",
+)  # fmt: skip
+GPU_STATES: Final = ("ok", "hot", "quarantined", "unknown")
+DISK_STATES: Final = ("ok", "low", "unknown")
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerView:
     """One slot and the worker that stands in it, for operators. No secret, no prompt."""
@@ -22,8 +31,7 @@ class WorkerView:
     slot: str  # "bee-tiny-0": worker id, stable over restarts
     model: str
     engine: str
-    # Of `LifecycleState`; or "empty", "waiting" (back-off, or `waits_for`), "failed", "stopped".
-    state: str
+    state: str  # of `WORKER_STATES`; "waiting" for the back-off, or for what `waits_for` says
     pid: int | None
     restarts: int  # since the supervisor started
     failures: int  # in a row
@@ -45,6 +53,7 @@ class WorkerView:
     requests: int  # open on this worker
     batch_size: int | None
     rss_bytes: int | None
+    cpu_s: float | None  # processor time of the process so far; None: it cannot be told
     vram_bytes: int | None  # as NVML says of its process; where it does not, as the worker says
     vram_reserved_bytes: int | None  # of its GPU; None: nothing is, or it has none
     device: str | None
@@ -58,7 +67,7 @@ class GpuView:
 
     index: int  # as NVML counts
     name: str
-    state: str  # "ok", "hot", "quarantined", "unknown": NVML does not answer
+    state: str  # of `GPU_STATES`; "unknown": NVML does not answer
     problem: str  # why it is not ok
     measured_by: str  # what workers hold: by "process", by "free_memory", or as the "books" say
     memory_total_bytes: int
@@ -73,7 +82,7 @@ class DiskView:
     """One folder of ours, and the file system that it is on."""
 
     place: str  # "state_dir", "run_dir"
-    state: str  # "ok", "low", "unknown": it cannot be looked at
+    state: str  # of `DISK_STATES`; "unknown": it cannot be looked at
     problem: str
     free_bytes: int | None
     total_bytes: int | None
@@ -104,6 +113,17 @@ class CrashView:
     pid: int
     cause: str  # of `restart.Cause`
     how: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownView:
+    """How a shutdown went."""
+
+    drain_s: float  # until no request was waited for any more
+    faces_s: float  # until the last connection was closed
+    workers_s: float  # until the last worker was gone
+    cut_requests: int  # that had not ended when draining was over
+    killed_workers: int  # that were sent a signal
 
 
 Readiness = Literal["ok", "starting", "unavailable", "draining"]

@@ -13,9 +13,11 @@ from starlette.types import ASGIApp, Message, Scope
 from rbee.audit import NO_AUDIT
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
+from rbee.metrics import Metrics
 from rbee.supervisor.api.app import make_face, make_hot_routes, make_routes
 from rbee.supervisor.api.generation import Surroundings
 from rbee.supervisor.api.keys import NO_KEYS, key_routes
+from rbee.supervisor.api.metrics import metrics_routes
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.revocations import revocation_routes
 from rbee.supervisor.views import (
@@ -25,6 +27,7 @@ from rbee.supervisor.views import (
     GpuView,
     ModelView,
     Readiness,
+    ShutdownView,
     WorkerView,
 )
 from tests.api.fake_generator import FakeGenerator
@@ -34,7 +37,8 @@ NOW_UNIX_S = 1_900_000_000.0  # 2030-03-17T17:46:40Z
 WORKER = WorkerView(
     slot="bee-tiny-0", model="bee-tiny", engine="synthetic", state="ready", pid=4711, restarts=1,
     failures=0, last_failure="", retry_in_s=None, uptime_s=3.5, phase="idle", progress=None,
-    beats=2, beat_age_s=0.1, steps=5, tokens=9, requests=0, batch_size=4, rss_bytes=1, vram_bytes=0,
+    beats=2, beat_age_s=0.1, steps=5, tokens=9, requests=0, batch_size=4, rss_bytes=1, cpu_s=0.5,
+    vram_bytes=0,
     vram_reserved_bytes=None, held_by={"memory": "cgroup2"}, waits_for="",
     device="cpu", detail={"attention": "none"}, cause="", breaker="closed", remedy="",
     verdict="alive", concern="",
@@ -58,7 +62,8 @@ def every_route() -> list[Route]:
     hot = make_hot_routes(surroundings, operations, config, lambda: 0.0)
     keys = key_routes(NO_KEYS, NO_AUDIT, config, lambda: 0.0)
     jwts = revocation_routes(None, NO_AUDIT, config)
-    return make_routes(hot, open_requests, operations, config, [*keys, *jwts])
+    scraped = metrics_routes(Metrics(), operations, NO_AUDIT)
+    return make_routes(hot, open_requests, operations, config, [*scraped, *keys, *jwts])
 
 
 @dataclass
@@ -86,6 +91,18 @@ class FakeOperations:
 
     def queued(self) -> int:
         return 3
+
+    def queued_for(self, model: str) -> int:
+        return 3 if model == "bee-tiny" else 0
+
+    def open_requests(self) -> int:
+        return 7
+
+    def draining_s(self) -> float:
+        return 0.0
+
+    def last_shutdown(self) -> ShutdownView | None:
+        return ShutdownView(1.5, 0.25, 2.0, cut_requests=1, killed_workers=2)
 
     def gpus(self) -> list[GpuView]:
         return [GPU]

@@ -15,6 +15,13 @@ ADDRESSES_MAX: Final = 1024
 OTHERS: Final = "others"
 
 
+# Why somebody is not let in, as `AuthFailure` has it.
+REASONS: Final = (
+    "missing", "malformed", "unknown", "wrong", "expired", "revoked", "throttled", "claims",
+    "not_yet_valid",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Somebody was not let in."""

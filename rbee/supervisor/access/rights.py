@@ -19,6 +19,7 @@ LEAST_ROLES: Final[Mapping[tuple[str, str], Role]] = {
     ("GET", "/v1/auth/permission"): Role.VIEWER,
     ("GET", "/openapi.json"): Role.VIEWER,
     ("GET", "/docs"): Role.VIEWER,
+    ("GET", "/metrics"): Role.VIEWER,
     ("POST", "/v1/chat/completions"): Role.USER,
     ("POST", "/v1/completions"): Role.USER,
     ("DELETE", "/v1/requests/{id}"): Role.USER,  # its own; an operator any

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp
 from rbee.audit import NO_AUDIT, Audit
 from rbee.config import ServerConfig
 from rbee.logs import Log
+from rbee.metrics import Metrics
 from rbee.supervisor.access.access import Access
 from rbee.supervisor.api.admin import admin_routes
 from rbee.supervisor.api.answers import Answer
@@ -21,6 +22,7 @@ from rbee.supervisor.api.guard import Guard
 from rbee.supervisor.api.health import health_answers
 from rbee.supervisor.api.hot import HotGet, HotRoutes
 from rbee.supervisor.api.keys import NO_KEYS, key_routes
+from rbee.supervisor.api.metrics import metrics_routes
 from rbee.supervisor.api.models import list_models, model_routes
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.openai import UnixClock, generation_routes, openai_routes
@@ -60,7 +62,7 @@ def make_routes(
     open_requests: OpenRequests,
     operations: Operations,
     config: ServerConfig,
-    credentials: list[Route],
+    more: list[Route],
 ) -> list[Route]:
     """Every route of the face, for ASGI. docs/api.md lists the same."""
     return [
@@ -70,7 +72,7 @@ def make_routes(
         *request_routes(open_requests),
         *admin_routes(operations),
         *description_routes(),
-        *credentials,
+        *more,
     ]
 
 
@@ -84,6 +86,7 @@ def make_face(  # noqa: PLR0913  # what it is put together from, once each
     access: Access | None = None,
     keys: KeyStore = NO_KEYS,
     revocations: JwtRevocations | None = None,
+    metrics: Metrics | None = None,
     unix_clock: UnixClock = time.time,
 ) -> Face:
     """The face. Must be called inside `trio.run`.
@@ -95,18 +98,21 @@ def make_face(  # noqa: PLR0913  # what it is put together from, once each
       access: who may come in; None: everybody.
       keys: what the routes of the keys work on.
       revocations: likewise of JWTs; None: none are taken.
+      metrics: counts all that comes of requests.
       unix_clock: what time it is for people. Deadlines run on trio's clock.
     """
     open_requests = OpenRequests()
-    surroundings = Surroundings(generator, open_requests, audit, access)
+    metrics = metrics or Metrics()
+    surroundings = Surroundings(generator, open_requests, audit, access, metrics=metrics)
     hot = make_hot_routes(surroundings, operations, config, unix_clock)
-    credentials = [
+    more = [
+        *metrics_routes(metrics, operations, audit),
         *key_routes(keys, audit, config, unix_clock),
         *revocation_routes(revocations, audit, config),
     ]
-    routes = make_routes(hot, open_requests, operations, config, credentials)
+    routes = make_routes(hot, open_requests, operations, config, more)
     router = Router(routes, redirect_slashes=False, default=no_such_route)
-    guard = Guard(config, log, audit, access)
+    guard = Guard(config, log, audit, access, metrics)
     return Face(AsgiFace(router, guard), hot, guard, open_requests)
 
 

@@ -17,6 +17,7 @@ import msgspec
 from rbee.ask import Ask
 from rbee.audit import NO_AUDIT, Audit
 from rbee.errors import ErrorCode, RequestError
+from rbee.metrics import Metrics
 from rbee.rate_limits import Priority
 from rbee.supervisor.access.access import Access
 from rbee.supervisor.access.allowances import Lease
@@ -76,6 +77,7 @@ class Surroundings:
     audit: Audit = NO_AUDIT
     access: Access | None = None  # None: nobody is limited
     cache_salts: CacheSalts = field(default_factory=CacheSalts)
+    metrics: Metrics = field(default_factory=Metrics)
 
 
 class Generation:
@@ -88,7 +90,7 @@ class Generation:
     # Far memory is what a token costs most: each stream's objects are few, and small.
     __slots__ = (
         "_access", "_cache_salt", "_choices", "_commented_s", "_failovers", "_generator",
-        "_has_begun", "_ids", "_is_over", "_lease", "_limits", "_open_requests", "_order",
+        "_has_begun", "_ids", "_is_over", "_lease", "_limits", "_meter", "_open_requests", "_order",
         "_progress_s", "_reply", "_request_ids", "_shape", "_started_s", "_unfinished", "_visit",
     )  # fmt: skip
 
@@ -108,6 +110,7 @@ class Generation:
         self._cache_salt = surroundings.cache_salts.of(visit.principal)
         self._access = surroundings.access
         self._lease: Lease | None = None
+        self._meter = surroundings.metrics.meter(order.model)
         self._ids = (answer_id, visit.correlation_id)
         self._limits = limits
         self._started_s = self._progress_s = self._commented_s = 0.0
@@ -253,6 +256,13 @@ class Generation:
             tokens += max(0, delta.prompt_tokens - choice.prompt_tokens)
         lease.count_tokens(tokens)
 
+    def measure(self, tokens: int, since_s: float, now_s: float) -> None:
+        """So many tokens of a choice came together. ``since_s``: when its last came; 0: never."""
+        if since_s:
+            self._meter.more_came(tokens, now_s - since_s)
+        else:
+            self._meter.first_came(tokens, now_s - self._visit.arrived_s)
+
     def flush(self, now_s: float) -> None:
         """Bring the client what was pushed."""
         if self._is_over:
@@ -264,6 +274,7 @@ class Generation:
     def moved(self) -> None:
         """A worker has ended under it; what was delivered stands, and another worker goes on."""
         self._failovers += 1
+        self._meter.failed_over()
         self._visit.facts["failovers"] = self._failovers
 
     def _due_by_progress_s(self) -> float:
@@ -300,6 +311,7 @@ class Generation:
         self._visit.facts.update(
             prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens
         )
+        self._meter.ended(usage.prompt_tokens)
         for request_id in self._request_ids:
             self._generator.cancel(request_id, outcome)
         self._request_ids.clear()
@@ -320,18 +332,24 @@ class Generation:
 class _ChoiceSink(Choice):
     """A choice of a generation, as the pool sees it."""
 
-    __slots__ = ("_generation", "index", "unsent")
+    __slots__ = ("_came_s", "_generation", "_measured", "index", "unsent")
 
     def __init__(self, generation: Generation, index: int) -> None:
         super().__init__()
         self._generation = generation
         self.index = index
         self.unsent: Delta | None = None  # of a stream: what came since the last flush
+        self._measured = 0  # tokens that came before the last flush
+        self._came_s = 0.0  # when the last of them did
 
     def push(self, delta: Delta) -> None:
         self._generation.push(self, delta)
 
     def flush(self, now_s: float) -> None:
+        tokens = self.completion_tokens - self._measured
+        if tokens:
+            self._generation.measure(tokens, self._came_s, now_s)
+            self._measured, self._came_s = self.completion_tokens, now_s
         self._generation.flush(now_s)
 
     def fail(self, error: RequestError) -> None:

@@ -22,6 +22,7 @@ from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.ids import new_correlation_id
 from rbee.logs import Log
+from rbee.metrics import Metrics
 from rbee.supervisor.access.access import Access, DeniedError, Pending
 from rbee.supervisor.access.principal import ANYBODY, Principal
 from rbee.supervisor.access.rights import OPEN_PATHS
@@ -52,12 +53,14 @@ class Guard:
         log: Log,
         audit: Audit = NO_AUDIT,
         access: Access | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._allowed_hosts = config.allowed_hosts
         self._allowed_origins = frozenset(config.allowed_origins)
         self._access = access
         self._log = log
         self._audit = audit
+        self._metrics = metrics or Metrics()
 
     def arrive(self, method: str, headers: Headers, address: str) -> Visit:
         """A request is here. Whatever becomes of it, `depart` is called once.
@@ -127,10 +130,17 @@ class Guard:
         return [*headers, own, *_OF_ALL_ANSWERS, *visit.headers]
 
     def depart(self, visit: Visit) -> None:
-        """It is over: one line in the log, and one in the audit log if tokens were asked for."""
+        """It is over: it is counted, and has one line in the log, and one in the audit log if
+        tokens were asked for.
+        """
         outcome = visit.outcome or ("unanswered" if visit.status is None else "ok")
         duration_s = trio.current_time() - visit.arrived_s
+        method = visit.method if visit.method in _METHODS else "other"
+        self._metrics.request_ended(method, visit.route, visit.status, duration_s)
+        if visit.denial is not None:
+            self._metrics.denied(visit.denial.reason)
         if visit.model:
+            self._metrics.answer_ended(visit.route, visit.model, outcome)
             record_end(self._audit, visit, outcome, duration_s)
         if self._access is not None:
             self._note_who(self._access, visit)
@@ -138,7 +148,7 @@ class Guard:
         tell(
             "request_done",
             correlation_id=visit.correlation_id,
-            method=visit.method if visit.method in _METHODS else "other",
+            method=method,
             route=visit.route,
             status=visit.status,
             outcome=outcome,

@@ -18,13 +18,14 @@ from rbee.supervisor.views import (
     GpuView,
     ModelView,
     Readiness,
+    ShutdownView,
     WorkerView,
 )
 from rbee.wire import Delta
 
 __all__ = [
     "BreakerView", "CrashView", "DiskView", "Generator", "GpuView", "JwtRevocations", "KeyStore",
-    "ModelView", "Operations", "Readiness", "Sink", "WorkerView",
+    "ModelView", "Operations", "Readiness", "ShutdownView", "Sink", "WorkerView",
 ]  # fmt: skip
 
 
@@ -143,6 +144,18 @@ class Operations(Protocol):
     def workers(self) -> list[WorkerView]: ...
 
     def queued(self) -> int: ...
+
+    def queued_for(self, model: str) -> int: ...
+
+    def open_requests(self) -> int: ...
+
+    def draining_s(self) -> float:
+        """For how long; 0 if it is not."""
+        ...
+
+    def last_shutdown(self) -> ShutdownView | None:
+        """How the server before was shut down; None: it was not, or there was none."""
+        ...
 
     def gpus(self) -> list[GpuView]:
         """Those that workers use."""

@@ -129,7 +129,8 @@ _KEY: Final = Parameter(
 
 # Any type of JSON: a crash report is written by one version and read by others.
 _ANY_OBJECT: Final[Schema] = {"type": "object"}
-_HTML: Final = Content("text/html", {"type": "string"})
+_TEXT: Final[Schema] = {"type": "string"}
+_HTML: Final = Content("text/html", _TEXT)
 
 
 def _generation(path: str, name: str, summary: str, body: Schema, *types: type) -> Operation:
@@ -216,6 +217,11 @@ OPERATIONS: Final = (
         "POST", "/v1/rbee/revocations", "revoke_jwt", "keys", "Revokes a JWT; what it runs ends",
         {201: (answers.Revocation,)}, _CHANGES_KEYS | _TAKES_BODY | {ErrorCode.NOT_FOUND},
         REVOCATION_SCHEMA,
+    ),
+    Operation(
+        "GET", "/metrics", "show_metrics", "operators", "For Prometheus; OpenMetrics if accepted",
+        {200: (Content("text/plain", _TEXT), Content("application/openmetrics-text", _TEXT))},
+        _QUERY,
     ),
     _read("/openapi.json", "show_openapi", "description", "This document",
           Content("application/json", _ANY_OBJECT)),
