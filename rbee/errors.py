@@ -181,3 +181,24 @@ def model_not_found() -> RequestError:
     """No model of that name, or none that this client may know of: it cannot tell which."""
     message = "there is no such model here; GET /v1/models lists those that are"
     return RequestError(ErrorCode.MODEL_NOT_FOUND, message, param="model")
+
+
+def request_quarantined() -> RequestError:
+    return RequestError(
+        ErrorCode.REQUEST_QUARANTINED,
+        "this request has crashed its worker more than once; it is not worked on for some time",
+    )
+
+
+def model_unavailable(model: str) -> RequestError:
+    return RequestError(
+        ErrorCode.MODEL_UNAVAILABLE,
+        f"no worker serves the model {model!r}, and none will until an operator acts",
+        retry_after_s=60.0,
+    )
+
+
+def worker_failed(workers: int) -> RequestError:
+    """So many workers have ended on it, one after the other."""
+    message = f"{workers} workers in a row ended on this request without bringing a token"
+    return RequestError(ErrorCode.WORKER_FAILED, message, retry_after_s=2.0)

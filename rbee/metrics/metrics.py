@@ -1,6 +1,6 @@
 """What is counted and timed as it happens. Only its own methods write; a scrape reads.
 
-Rule 1: all of it is synchronous, costs well under a microsecond, and raises nothing.
+Rule 1: all of it is synchronous, and costs about a microsecond.
 Rule 2: what can be read off when somebody asks (states, memory, queues) is not counted here.
 """
 

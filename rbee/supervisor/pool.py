@@ -18,7 +18,14 @@ from typing import Final
 
 from rbee.ask import Ask
 from rbee.config import WorkerConfig
-from rbee.errors import ErrorCode, RequestError, model_not_found
+from rbee.errors import (
+    ErrorCode,
+    RequestError,
+    model_not_found,
+    model_unavailable,
+    request_quarantined,
+    worker_failed,
+)
 from rbee.logs import Log
 from rbee.metrics import Metrics
 from rbee.rate_limits import Priority
@@ -61,10 +68,15 @@ class Pool:
         metrics: Metrics | None = None,
     ) -> None:
         self._lives = lives
-        self._metrics = metrics or Metrics()
+        meter = (metrics or Metrics()).meter
         self._quarantine = Quarantine(secrets.token_bytes(32), limits.quarantine_s)
         self._dispatch = Dispatch(
-            slots, backlog, self._quarantine, clock, drop=self._drop, waited=self._note_waited
+            slots,
+            backlog,
+            self._quarantine,
+            clock,
+            drop=self._drop,
+            waited=lambda model, wait_s: meter(model).queue_waited(wait_s),
         )
         self._rates = Rates()
         self._failovers_max = limits.failovers_max
@@ -106,7 +118,7 @@ class Pool:
         )  # fmt: skip
         standing = dispatch.standing(request)
         if standing is Standing.QUARANTINED:
-            raise _quarantined()
+            raise request_quarantined()
         if standing is Standing.SUSPECT or not dispatch.send_now(request):
             self._check_queue(request, remaining_s)
             dispatch.wait(request, standing)
@@ -245,7 +257,7 @@ class Pool:
             self._dispatch.pump(model)
             return
         for request in self._dispatch.waiting(model):
-            self._end(request, _unavailable(model))
+            self._end(request, model_unavailable(model))
 
     # --- admission
 
@@ -255,7 +267,7 @@ class Pool:
         if not self._dispatch.knows(model):
             raise model_not_found()
         if not self._dispatch.is_served(model):
-            raise _unavailable(model)
+            raise model_unavailable(model)
 
     def _check_queue(self, request: OpenRequest, remaining_s: float) -> None:
         """Whether a request may wait, and has the time to."""
@@ -277,7 +289,7 @@ class Pool:
     def _fail_over(self, request: OpenRequest) -> None:
         """Put a request whose worker is gone back into its line, if it may go on."""
         if not request.course.interrupt(self._failovers_max):
-            self._end(request, _worker_failed(request))
+            self._end(request, worker_failed(request.course.failovers_in_a_row + 1))
             return
         self._dispatch.wait_first(request)
         if isinstance(request.sink, FailoverSink):
@@ -304,7 +316,7 @@ class Pool:
         )  # fmt: skip
         for request in (*in_work, *self._dispatch.at_workers(worker.model)):
             if self._dispatch.fingerprint(request) == verdict.guilty:
-                self._end(request, _quarantined())
+                self._end(request, request_quarantined())
         self._dispatch.sort(worker.model)
 
     def _hear(self, suspect: OpenRequest) -> None:
@@ -320,12 +332,9 @@ class Pool:
             dispatch.withdraw(suspect)  # the next one needs the worker for itself
         dispatch.pump(model)
 
-    def _note_waited(self, model: str, wait_s: float) -> None:
-        self._metrics.meter(model).queue_waited(wait_s)
-
     def _drop(self, request: OpenRequest, standing: Standing) -> None:
         if standing is Standing.QUARANTINED:
-            self._end(request, _quarantined())
+            self._end(request, request_quarantined())
         else:
             message = "the deadline of this request passed while it waited for a worker"
             self._end(request, RequestError(ErrorCode.DEADLINE_EXCEEDED, message))
@@ -386,24 +395,3 @@ def _likeliest_last(suspects: list[OpenRequest]) -> list[OpenRequest]:
     newest: if it is guilty it is found at once, and the others need not be heard.
     """
     return sorted(suspects, key=lambda request: -request.course.tokens_here)
-
-
-def _worker_failed(request: OpenRequest) -> RequestError:
-    workers = request.course.failovers_in_a_row + 1
-    message = f"{workers} workers in a row ended on this request without bringing a token"
-    return RequestError(ErrorCode.WORKER_FAILED, message, retry_after_s=2.0)
-
-
-def _quarantined() -> RequestError:
-    return RequestError(
-        ErrorCode.REQUEST_QUARANTINED,
-        "this request has crashed its worker more than once; it is not worked on for some time",
-    )
-
-
-def _unavailable(model: str) -> RequestError:
-    return RequestError(
-        ErrorCode.MODEL_UNAVAILABLE,
-        f"no worker serves the model {model!r}, and none will until an operator acts",
-        retry_after_s=60.0,
-    )

@@ -211,6 +211,7 @@ class Face:
             self.operations,
             ServerConfig(**config),
             self.log,
+            metrics=Metrics([(WORKER.slot, WORKER.model)]),
             unix_clock=lambda: NOW_UNIX_S,
         ).app
 

@@ -1,4 +1,4 @@
-"""What becomes of workers stands in the audit log."""
+"""What becomes of workers stands in the audit log, and is counted."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +8,7 @@ from trio.testing import MockClock
 
 from rbee.audit.events import Details, Event, Outcome
 from rbee.config import RestartConfig
+from rbee.metrics import Metrics, families
 from rbee.supervisor.audited import Lives
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
 from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, NoLog, plan
@@ -28,11 +29,11 @@ class Kept:
 async def test_a_worker_that_crashes_until_its_slot_fails_is_told_from_spawn_to_end(
     autojump_clock: MockClock,
 ) -> None:
-    audit, slot = Kept(), Slot(plan())
+    audit, slot, metrics = Kept(), Slot(plan()), Metrics([("m-0", "m")])
     children = [FakeChild(exit_after_s=1, signal=11) for _ in range(4)]
     around = Surroundings(
         FakeLaunch(*children), LIMITS, RestartConfig(), Heard(), Middle(), NoLog(),  # type: ignore[arg-type]
-        lives=Lives(audit),  # type: ignore[arg-type]
+        lives=Lives(audit, metrics),  # type: ignore[arg-type]
     )  # fmt: skip
     with trio.move_on_after(60):
         await keep_filled(slot, around)
@@ -43,13 +44,14 @@ async def test_a_worker_that_crashes_until_its_slot_fails_is_told_from_spawn_to_
     assert (restart[0].delay_ms, restart[1]) == (1000, Outcome.SUCCESS)  # type: ignore[attr-defined]
     last = audit.told[-1]
     assert (last[0].delay_ms, last[1]) == (None, Outcome.FAILURE)  # type: ignore[attr-defined]
+    assert (families.WORKER_FAILURES, ("m-0", "m", "crash"), 4) in list(metrics.readings())
 
 
 async def test_a_worker_that_is_stopped_is_told_as_shut_down(autojump_clock: MockClock) -> None:
-    audit, slot = Kept(), Slot(plan())
+    audit, slot, metrics = Kept(), Slot(plan()), Metrics([("m-0", "m")])
     around = Surroundings(
         FakeLaunch(FakeChild()), LIMITS, RestartConfig(), Heard(), Middle(), NoLog(),  # type: ignore[arg-type]
-        lives=Lives(audit),  # type: ignore[arg-type]
+        lives=Lives(audit, metrics),  # type: ignore[arg-type]
     )  # fmt: skip
     with trio.move_on_after(20):
         async with trio.open_nursery() as nursery:
@@ -60,3 +62,4 @@ async def test_a_worker_that_is_stopped_is_told_as_shut_down(autojump_clock: Moc
         Event.WORKER_SPAWN,
         Event.WORKER_SHUTDOWN,
     ]
+    assert not +metrics.kills()
