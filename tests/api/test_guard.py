@@ -32,7 +32,7 @@ def all_routes() -> list[tuple[str, str]]:
 async def test_every_route_refuses_a_foreign_host_and_a_foreign_origin() -> None:
     routes = all_routes()
     assert ("POST", CHAT_PATH) in routes
-    assert len({path for _, path in routes}) == 22
+    assert len({path for _, path in routes}) == 23
     for method, path in [*routes, ("GET", "/no/such/route")]:
         face = Face()
         exchange = await face.request(method, path, headers={"host": "evil.example"})
