@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -36,6 +37,26 @@ def test_nothing_outlives_a_killed_supervisor_whatever_its_workers_do(tmp_path: 
         took_s.append(time.monotonic() - killed_s)
         server.close()
     tell(f"all of 2 workers gone, after {ROUNDS} kills of the supervisor", took_s)
+
+
+def test_a_second_signal_does_not_wait_for_answers_that_nobody_reads(tmp_path: Path) -> None:
+    head = "[server]\nparked_bytes_max = 16777216\n"
+    config = synthetic_config(head=head, synthetic="context_length = 100000")
+    with serving(tmp_path, config.replace("= 200\n", "= 100000\n")) as server:
+        body = b'{"model": "synthetic", "prompt": "hi", "max_tokens": 50000, "stream": true}'
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n"
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+            client.sendall(head.format(len(body)).encode() + body)
+            all_made = 'rbee_completion_tokens_total{model="synthetic"} 50000.0'
+            wait_until(lambda: all_made in server.get("/metrics").text, 10, "the last token")
+            os.kill(server.pid, signal.SIGTERM)
+            server.wait_event("shutdown_begun")
+            time.sleep(1)
+            assert server.process.poll() is None, "nothing held the shutdown up"
+            os.kill(server.pid, signal.SIGTERM)
+            assert server.process.wait(2) == 0
 
 
 def wait_all_gone(pids: list[int]) -> None:
