@@ -84,6 +84,14 @@ class SimProcess:
         return self.gate.is_set() and not self.worker.has_ended
 
     @property
+    def was_up(self) -> bool:
+        return self.worker.is_connected
+
+    @property
+    def has_ended(self) -> bool:
+        return self.worker.has_ended
+
+    @property
     def is_loaded(self) -> bool:
         return self.worker.is_serving
 

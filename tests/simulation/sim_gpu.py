@@ -57,6 +57,14 @@ class Process(Protocol):
         ...
 
     @property
+    def has_ended(self) -> bool: ...
+
+    @property
+    def was_up(self) -> bool:
+        """It has been let through its gate, at least."""
+        ...
+
+    @property
     def is_loaded(self) -> bool: ...
 
 
@@ -89,7 +97,7 @@ class SimNvml:
 
     def ended(self, process: Process) -> None:
         """What it held comes back later."""
-        if self.plan.late_s and not self.is_calm:
+        if process.was_up and self.plan.late_s and not self.is_calm:
             until_s = trio.current_time() + self.plan.late_s
             self._late.append(_Late(until_s, self._had(process)))
 
@@ -148,10 +156,12 @@ class WatchedGate(GpuGate):
             return  # nobody could know
         # By slot: the supervisor has not heard yet of who was just born.
         held = {each.slot_id: self._nvml.holds(each) for each in self._nvml.processes}
+        # Who has ended takes no more, though the supervisor may hear of that in the next moment.
+        ended = {each.pid for each in self._nvml.processes if each.has_ended}
         coming = sum(
             max(0, entry.booked_bytes - held.get(entry.worker_id, 0))
             for entry in ledger.entries.values()
-            if entry.stage is Stage.RESERVED
+            if entry.stage is Stage.RESERVED and entry.pid not in ended
         )
         taken = self._nvml.taken
         self._trace.expect(
