@@ -76,10 +76,17 @@ class Custody:
     def living(self) -> list[int]:
         """Who of the worker and its descendants has not ended, as far as can be seen now."""
         try:
-            return self._kin.living()
+            found = self._kin.living()
         except OSError as error:  # such as without a descriptor
             self._unseen = str(error)
             return []
+        self._unseen = ""
+        return found
+
+    @property
+    def is_unsure(self) -> bool:
+        """Whether the last look showed nothing because it could not be made."""
+        return bool(self._unseen)
 
     def kill(self) -> None:
         """SIGKILL to the worker and all of its descendants, as far as they can be seen now."""
@@ -123,6 +130,8 @@ class Custody:
         if self._pid is not None:
             self._adopted.forget(self._pid)
         left = self._kin.group.remove()
+        if self._kin.group.paths and not left:
+            self._unseen = ""  # a group that could be taken away held nobody
         if self._survivors:
             self._quarantine(self._survivors)
         elif not left and not self._unseen:  # what is left, the next supervisor is to know of

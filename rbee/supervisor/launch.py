@@ -231,12 +231,14 @@ class Launcher:
             "worker_reaped", worker=child.worker_id, pid=child.pid, status=child._status,
             cause=child._cause, strays=strays,
         )  # fmt: skip
-        if strays or child._status is None:
+        if strays or child._status is None or child.custody.is_unsure:
             await self._see_gone(child)
 
     async def _see_gone(self, child: EngineChild) -> None:
         until_s = trio.current_time() + STRAYS_GONE_S
-        while (there := child.custody.living()) and trio.current_time() < until_s:
+        while (
+            (there := child.custody.living()) or child.custody.is_unsure
+        ) and trio.current_time() < until_s:
             child.custody.kill()  # where that is no single act, a fork may have slipped through
             await trio.sleep(STRAYS_LOOK_EVERY_S)
         if there:

@@ -184,6 +184,7 @@ class SimCustody:
 
     def __init__(self, box: "Box", slot_id: str) -> None:
         self.environment: Final = {SLOT: slot_id}
+        self.is_unsure: Final = False
         self.is_released = False
         self._box = box
         self._slot_id = slot_id

@@ -1,10 +1,12 @@
 """Faults around real processes: whatever cannot be had or done, nothing is left and nobody dies."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import trio
 
 from rbee.supervisor.child import Child
+from rbee.supervisor.kin import Identity
 from rbee.supervisor.launch import Launcher
 from rbee.supervisor.output import LINES_PER_S_MAX
 from rbee.supervisor.process import Process
@@ -244,3 +247,21 @@ async def test_a_socket_that_cannot_be_taken_away_ends_nobody(
     assert ending.exit_code == 3
     assert any(event == "socket_left" for event, _ in log.events)
     factory.close()
+
+
+async def test_who_could_not_be_looked_for_is_looked_for_until_that_can_be_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def look(is_meant: Callable[[str], bool]) -> list[Identity]:
+        looks.append(is_meant)
+        if len(looks) < 20:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return []
+
+    async with launched("time.sleep(0.3)", tmp_path) as (child, log, _, _hurry):
+        monkeypatch.setattr("rbee.supervisor.kin.find_marked", look)
+        await child.wait_exit()
+    assert len(looks) >= 20
+    assert "cgroups_left" not in [event for event, _ in log.events]

@@ -42,6 +42,37 @@ def test_a_worker_whose_kin_cannot_be_seen_keeps_its_record(
     assert not notes.was_removed
 
 
+def test_a_look_that_can_be_made_again_shows_that_nobody_stayed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kin, notes = Kin("unseen/1", Group(())), Notes()
+    custody = Custody(kin, Limits(), Holding("", "", ""), Adopted(), notes, lambda _survivors: None)
+    with monkeypatch.context() as patched:
+        patched.setattr("rbee.supervisor.kin.find_marked", no_descriptor)
+        custody.kill()
+        assert custody.living() == []
+        assert custody.is_unsure
+    assert custody.living() == []
+    assert not custody.is_unsure
+    assert custody.release() == []
+    assert notes.was_removed
+
+
+def test_a_group_that_could_be_taken_away_shows_that_nobody_stayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, notes = tmp_path / "group", Notes()
+    folder.mkdir()
+    kin = Kin("unseen/2", Group([folder]))
+    custody = Custody(kin, Limits(), Holding("", "", ""), Adopted(), notes, lambda _survivors: None)
+    monkeypatch.setattr("rbee.supervisor.cgroup.group.folders_from", no_descriptor)
+    assert custody.living() == []
+    assert custody.is_unsure
+    assert custody.release() == []
+    assert notes.was_removed
+    assert not folder.exists()
+
+
 def test_a_group_that_cannot_be_looked_into_is_taken_away_if_it_is_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
