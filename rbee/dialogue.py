@@ -167,6 +167,10 @@ class SupervisorDialogue:
                 assert_never(message)
         return message
 
+    def is_open(self, request_id: int) -> bool:
+        """Whether the last word on it has not come, cancelled or not."""
+        return request_id in self._open
+
     def forget(self, request_id: int) -> None:
         """Take back a `generate` whose frames could not be sent."""
         del self._open[request_id]

@@ -158,8 +158,7 @@ class Dispatch:
             self._stop_waiting(request)
         else:
             self._take_off(request)
-            self._leaving.setdefault(worker, []).append(request)
-            worker.cancel(request.wire_id)
+            self._send_away(request, worker)
         if self._kept:  # it may be what a worker was kept for
             self.pump(request.ask.model)
 
@@ -168,28 +167,26 @@ class Dispatch:
         worker = request.worker
         assert worker is not None, "it is at no worker"
         self._take_off(request)
-        self._leaving.setdefault(worker, []).append(request)
-        worker.cancel(request.wire_id)
+        self._send_away(request, worker)
         self.wait_first(request)
 
     def room_made(self, worker: Worker) -> None:
         """The worker has said its last word on something that was cancelled."""
-        if worker.open_requests <= len(self._at.get(worker, ())):
-            self._leaving.pop(worker, None)
         self.pump(worker.model)
 
     def take_back(self, worker: Worker) -> tuple[list[OpenRequest], list[OpenRequest]]:
         """The worker is gone.
 
         Returns:
-          The requests that were at it, oldest sending first; and those that had been cancelled.
+          The requests that were at it, oldest sending first; and those that had been cancelled,
+          of which it had not said its last word.
         """
         mine = list(self._at.pop(worker, {}).values())
         for request in mine:
             del self._sent[request.wire_id]
             request.worker = None
         self._kept.discard(worker)
-        return mine, self._leaving.pop(worker, [])
+        return mine, _still_there(worker, self._leaving.pop(worker, []))
 
     def sort(self, model: str) -> None:
         """Suspects were cleared: those that wait apart go to the head of the common line."""
@@ -277,6 +274,13 @@ class Dispatch:
         self._at.setdefault(worker, {})[wire_id] = request
         return True
 
+    def _send_away(self, request: OpenRequest, worker: Worker) -> None:
+        leaving = self._leaving.setdefault(worker, [])
+        if len(leaving) > 2 * worker.open_requests:  # at least half of them have left since
+            leaving[:] = _still_there(worker, leaving)
+        leaving.append(request)
+        worker.cancel(request.wire_id)
+
     def _take_off(self, request: OpenRequest) -> None:
         assert request.worker is not None, "it is at no worker"
         del self._sent[request.wire_id]
@@ -301,3 +305,8 @@ class Dispatch:
             not slot.is_over and (slot.worker is None or slot.worker.state not in TAKES_REQUESTS)
             for slot in self._slots[model]
         )
+
+
+def _still_there(worker: Worker, leaving: Iterable[OpenRequest]) -> list[OpenRequest]:
+    """Of those that were cancelled at a worker, whom it has not said its last word on."""
+    return [request for request in leaving if worker.is_open(request.wire_id)]

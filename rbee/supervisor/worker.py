@@ -96,6 +96,10 @@ class Worker:
     def open_requests(self) -> int:
         return self._dialogue.open_requests
 
+    def is_open(self, request_id: int) -> bool:
+        """Whether it has not said its last word on a request, cancelled or not."""
+        return self._dialogue.is_open(request_id)
+
     @property
     def batch_size(self) -> int:
         return self._ready.batch_size if self._ready is not None else 0

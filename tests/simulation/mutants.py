@@ -113,7 +113,7 @@ def _keeps_the_dead(placing: dispatch.Dispatch, worker: Worker) -> Any:
     for request in mine:
         del placing._sent[request.wire_id]
         request.worker = None
-    return mine, placing._leaving.pop(worker, [])
+    return mine, placing._leaving.pop(worker, [])  # also those whom it has let go
 
 
 def _can_be_cancelled_for_ever(_requests: OpenRequests, _name: str, _request: Any) -> None:

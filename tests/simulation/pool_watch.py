@@ -99,7 +99,8 @@ class PoolWatch:
             was_asked=ending.was_asked, fault=ending.fault, exit_code=ending.exit_code,
             signal=ending.signal,
         )  # fmt: skip
-        in_work = [*mine, *dispatch._leaving.get(worker, [])]
+        cancelled = dispatch._leaving.get(worker, [])
+        in_work = [*mine, *(each for each in cancelled if worker.is_open(each.wire_id))]
         if may_be and in_work:
             keys = frozenset(ask_key(each.ask) for each in in_work)
             self.crashes.append(Crash(trio.current_time(), keys))

@@ -52,6 +52,9 @@ class StandWorker:
     def open_requests(self) -> int:
         return len(self.jobs)
 
+    def is_open(self, wire_id: int) -> bool:
+        return wire_id in self.jobs
+
     def generate(
         self,
         wire_id: int,
@@ -127,14 +130,25 @@ class StandSink:
 
 
 class Stand:
-    """Slots, workers and requests, moved on tick by tick."""
+    """Slots, workers and requests, moved on tick by tick.
+
+    Args:
+      is_crossed: the last words on cancelled requests have left before the word to cancel came.
+    """
 
     def __init__(
-        self, *, slots: int = 1, batch_size: int = 8, restart_ticks: int = 3, **limits: Any
+        self,
+        *,
+        slots: int = 1,
+        batch_size: int = 8,
+        restart_ticks: int = 3,
+        is_crossed: bool = False,
+        **limits: Any,
     ) -> None:
         self.now_s = 0.0
         self.crashes = 0
         self.restart_ticks = restart_ticks
+        self.is_crossed = is_crossed
         self.batch_size = batch_size
         self.log = NoLog()
         self.slots = [Slot(plan(f"m-{number}")) for number in range(slots)]
@@ -211,7 +225,7 @@ class Stand:
 
     def _drop_cancelled(self, worker: StandWorker) -> None:
         for wire_id in worker.cancelled:
-            if worker.jobs.pop(wire_id, None) is not None:
+            if worker.jobs.pop(wire_id, None) is not None and not self.is_crossed:
                 self.pool.room_made(worker)  # type: ignore[arg-type]
 
     def fail_one(self, slot: Slot, chance: random.Random) -> None:

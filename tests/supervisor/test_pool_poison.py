@@ -167,6 +167,30 @@ def test_one_that_is_cancelled_as_it_crashes_its_worker_is_guilty_all_the_same()
         stand.submit("poison 2")
 
 
+@pytest.mark.parametrize("is_crossed", [False, True])
+def test_one_that_was_withdrawn_and_has_left_is_not_in_work_any_more(is_crossed: bool) -> None:
+    stand = Stand(is_crossed=is_crossed)
+    guilty, _ = stand.submit("poison 30", 100)
+    for _ in range(5):
+        stand.tick()
+    innocent = [stand.submit(f"hello {number}", 100)[0] for number in range(3)]
+    stand.run()
+    assert guilty.code is ErrorCode.REQUEST_QUARANTINED
+    assert stand.crashes == 2
+    assert all(sink.ids == list(range(100)) for sink in innocent)
+
+
+def test_what_was_cancelled_is_not_kept_once_its_worker_has_let_it_go() -> None:
+    stand = Stand(is_crossed=True)
+    stand.submit("hello", 10_000)
+    for _ in range(1000):
+        _, request_id = stand.submit("hello", 100)
+        stand.tick()
+        stand.pool.cancel(request_id, "its client is gone")
+    [kept] = stand.pool._dispatch._leaving.values()
+    assert len(kept) < 10
+
+
 def test_equal_requests_that_crash_are_all_ended_and_none_is_tried_again() -> None:
     stand = Stand(slots=2)
     guilty = [stand.submit("poison 5")[0] for _ in range(6)]
