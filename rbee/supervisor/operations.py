@@ -224,7 +224,7 @@ def _view(
         batch_size=None if ready is None else ready.batch_size,
         rss_bytes=None if beat is None else beat.rss_bytes,
         cpu_s=cpu_s,
-        vram_bytes=_vram_bytes(beat, held),
+        vram_bytes=vram_bytes(beat, held),
         vram_reserved_bytes=None if held is None else held.booked_bytes,
         device=None if ready is None else ready.device,
         detail={} if ready is None else ready.detail,
@@ -232,10 +232,12 @@ def _view(
     )
 
 
-def _vram_bytes(beat: Beat | None, held: Held | None) -> int | None:
+def vram_bytes(beat: Beat | None, held: Held | None) -> int | None:
+    """What a worker holds of its GPU; None: it has none, or nobody can tell."""
     if held is not None and held.held_bytes is not None:
         return held.held_bytes
-    return None if beat is None else beat.vram_bytes
+    # Engines without a GPU, and those that cannot tell, say 0.
+    return None if beat is None else beat.vram_bytes or None
 
 
 def _remedy(slot: Slot) -> str:
