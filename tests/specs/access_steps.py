@@ -173,6 +173,8 @@ _DEEDS: Final = {
     ),
     "read crashes": lambda world, key: ask(world, "GET", "/v1/rbee/crashes", key),
     "list keys": lambda world, key: ask(world, "GET", KEYS, key),
+    "scrape the metrics": lambda world, key: ask(world, "GET", "/metrics", key),
+    "scrape the metrics with a query": lambda world, key: ask(world, "GET", "/metrics?x=1", key),
 }
 
 

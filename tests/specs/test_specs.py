@@ -15,6 +15,8 @@ from tests.specs.gpu_steps import STEPS as GPU
 from tests.specs.inference_steps import STEPS as INFERENCE
 from tests.specs.jwt_steps import STEPS as JWTS
 from tests.specs.lifecycle_steps import STEPS as LIFECYCLE
+from tests.specs.metrics_box_steps import STEPS as METRICS_BOX
+from tests.specs.metrics_steps import STEPS as METRICS
 from tests.specs.priority_steps import STEPS as PRIORITIES
 from tests.specs.queue_steps import STEPS as QUEUE
 from tests.specs.recovery_steps import STEPS as RECOVERY
@@ -42,6 +44,8 @@ ALL = Steps.together(
     ACCESS,
     JWTS,
     PRIORITIES,
+    METRICS,
+    METRICS_BOX,
 )
 SCENARIOS = load_scenarios()
 
