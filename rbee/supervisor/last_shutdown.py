@@ -4,6 +4,7 @@ While workers stop nobody can ask any more, so what was measured is left in a fi
 directory. The next server takes it from there: after a server that was killed there is none.
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -84,5 +85,7 @@ def take(state_dir: Path, log: Log) -> ShutdownView | None:
         return None
     except (OSError, msgspec.MsgspecError) as error:
         log.warning("last_shutdown_not_known", problem=type(error).__name__)
+        with contextlib.suppress(OSError):  # else it would be told at each start
+            path.unlink()
         return None
     return found

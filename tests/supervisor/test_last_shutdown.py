@@ -52,6 +52,7 @@ def test_a_file_that_is_none_of_ours_is_told_and_means_nothing(tmp_path: Path, t
     (tmp_path / FILE).write_bytes(text)
     assert take(tmp_path, log) is None
     assert [event for event, _ in log.events] == ["last_shutdown_not_known"]
+    assert not (tmp_path / FILE).exists()
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -59,6 +60,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / FILE).symlink_to(tmp_path / "other")
     log = NoLog()
     assert take(tmp_path, log) is None
+    assert not (tmp_path / FILE).is_symlink()
     leave(VIEW, tmp_path, log)
     assert (tmp_path / "other").read_bytes() == b"{}"
     assert take(tmp_path, log) == VIEW
