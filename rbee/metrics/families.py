@@ -72,7 +72,7 @@ DRAINING: Final = _gauge(
 HTTP_REQUESTS: Final = _counter(
     "rbee_http_requests_total",
     "method route status",
-    'Requests whose head could be read, and that have ended; status "none": the client had gone before an answer.',
+    'Requests that have ended, of any kind; status "none": the client had gone before an answer.',
 )
 HTTP_DURATION: Final = _histogram(
     "rbee_http_request_duration_seconds",
