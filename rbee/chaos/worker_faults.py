@@ -11,6 +11,9 @@ from rbee.chaos.scene import SERVING, Missed, Row, Scene
 KILL_OFTEN_S: Final = 60.0
 CHURN_RESTARTS: Final = 50
 
+# A worker whose answers are about to end has drained before it can be struck.
+DRAINS_MAX: Final = 5
+
 
 async def kill_idle(scene: Scene) -> None:
     """SIGKILL for a worker that has nothing to do."""
@@ -77,11 +80,14 @@ async def kill_once_ready(scene: Scene) -> None:
 async def kill_while_restarting(scene: Scene) -> None:
     """SIGKILL for a worker that an operator has asked to be restarted, while it drains."""
     await scene.moment()
-    row = await scene.busy_worker()
-    await scene.server.command(row["slot"], "restart")
-    await scene.moment(0.0, 0.2)
-    scene.strike()
-    scene.signal_worker(row)
+    for _ in range(DRAINS_MAX):
+        row = await scene.busy_worker()
+        await scene.server.command(row["slot"], "restart")
+        await scene.moment(0.0, 0.2)
+        scene.strike()
+        if scene.try_signal(row):
+            return
+    raise Missed(f"{DRAINS_MAX} workers had drained before the fault")
 
 
 async def kill_in_shutdown(scene: Scene) -> None:
