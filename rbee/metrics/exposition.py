@@ -1,5 +1,6 @@
 """Metrics as Prometheus reads them. The only file that knows prometheus_client."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -25,6 +26,7 @@ Reading = tuple[Family, Labels, Value]
 OPENMETRICS: Final = "application/openmetrics-text"
 
 _TOTAL: Final = "_total"
+_REFUSES: Final = re.compile(r"q\s*=\s*0(\.0*)?")  # RFC 9110, section 12.4.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,15 @@ def expose(readings: Iterable[Reading], accept: str) -> Page:
     ProcessCollector(registry=registry)
     registry.register(_Readings(readings))
     # The library's own choice puts the version that a client names into the answer as it is.
-    if OPENMETRICS in {each.partition(";")[0].strip().lower() for each in accept.split(",")}:
+    if any(map(_is_openmetrics, accept.split(","))):
         return Page(OPENMETRICS_TYPE, generate_openmetrics(registry))  # type: ignore[no-untyped-call]
     return Page(CONTENT_TYPE_PLAIN_0_0_4, generate_latest(registry))
+
+
+def _is_openmetrics(accepted: str) -> bool:
+    """Whether one member of an ``Accept`` names it, and does not refuse it with a quality of 0."""
+    media_type, *parameters = (part.strip().lower() for part in accepted.split(";"))
+    return media_type == OPENMETRICS and not any(map(_REFUSES.fullmatch, parameters))
 
 
 class _Readings(Collector):

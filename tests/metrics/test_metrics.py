@@ -169,6 +169,17 @@ def test_whatever_a_client_accepts_is_no_error_and_is_not_repeated(accept: str) 
         assert page.media_type in {expose([], "").media_type, expose([], OPENMETRICS).media_type}
 
 
+@pytest.mark.parametrize("quality", ["q=0", "Q=0.", "version=1.0.0; q=0.000", "q=0;version=1.0.0"])
+def test_who_refuses_openmetrics_gets_text(quality: str) -> None:
+    page = expose([], f"{OPENMETRICS}; {quality}, */*")
+    assert page.media_type == expose([], "").media_type
+
+
+@pytest.mark.parametrize("quality", ["q=0.1", "q=0.001", "q=1", "version=0"])
+def test_who_accepts_openmetrics_after_others_gets_it(quality: str) -> None:
+    assert expose([], f"text/plain, {OPENMETRICS}; {quality}").media_type.startswith(OPENMETRICS)
+
+
 def test_prometheus_own_wish_is_openmetrics() -> None:
     wish = (
         "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
