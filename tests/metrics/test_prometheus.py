@@ -77,6 +77,18 @@ def test_each_alert_fires_when_it_should_and_not_when_all_is_well() -> None:
     promtool("test", "rules", RULES_TEST)
 
 
+def test_a_page_has_nothing_that_promtool_would_have_otherwise(tmp_path: Path) -> None:
+    program = found("promtool")
+    with serving(tmp_path, synthetic_config()) as server:
+        assert server.chat("hello", max_tokens=5).status_code == 200
+        page = server.get("/metrics").content
+    ran = subprocess.run(
+        [program, "check", "metrics"], input=page, capture_output=True, timeout=TIMEOUT_S,
+        check=False,
+    )  # fmt: skip
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, b"", b"")
+
+
 # --- Prometheus
 
 
