@@ -7,7 +7,9 @@ Rule 1: requests wait in two lines. Suspects (`quarantine.py`) are sent to worke
         nothing else, and such a worker gets nothing else until its suspect is cleared.
 Rule 2: while suspects wait, one worker is kept for them: the first that is idle; if none is and
         no other is coming, the one with the fewest requests, which will be idle when they end.
-Rule 3: a request counts as being at a worker until that has said its last word on it, also when
+Rule 3: where somebody at a worker came to be suspected, by what its like did elsewhere, that
+        worker gets nothing else either until it is cleared.
+Rule 4: a request counts as being at a worker until that has said its last word on it, also when
         it was cancelled: it may still be what crashes it.
 """
 
@@ -132,6 +134,8 @@ class Dispatch:
 
     def send_now(self, request: OpenRequest) -> bool:
         """Send a new request past the queue, where nobody is in it and a worker has room."""
+        if self._kept:  # a suspicion may have ended by the clock alone
+            self._pump_apart(request.ask.model)
         return self._common.first(request.ask.model) is None and self._place(request)
 
     def wait(self, request: OpenRequest, standing: Standing) -> None:
@@ -188,6 +192,10 @@ class Dispatch:
         self._kept.discard(worker)
         return mine, _still_there(worker, self._leaving.pop(worker, []))
 
+    def keep_suspected(self, model: str) -> None:
+        """Something crashed: whoever is suspected of it where it works gets no new neighbours."""
+        self._kept.update(each for each in self._workers(model) if self._has_suspect(each))
+
     def sort(self, model: str) -> None:
         """Suspects were cleared: those that wait apart go to the head of the common line."""
         for request_id in sorted(self._apart.waiting(model), reverse=True):
@@ -221,12 +229,18 @@ class Dispatch:
             self._kept.add(worker)
         mine = [worker for worker in workers if worker in self._kept]
         if self._apart.first(model) is None:
-            self._kept.difference_update(each for each in mine if self.suspect_at(each) is None)
+            self._kept.difference_update(each for each in mine if not self._has_suspect(each))
         elif not mine and not self._is_coming(model):
             loaded = (worker for worker in workers if worker.state in TAKES_REQUESTS)
             fewest = min(loaded, key=lambda worker: worker.open_requests, default=None)
             if fewest is not None:
                 self._kept.add(fewest)
+
+    def _has_suspect(self, worker: Worker) -> bool:
+        """Whether a suspect is in work there, even if it was cancelled."""
+        leaving = _still_there(worker, self._leaving.get(worker, []))
+        in_work = (*self._at.get(worker, {}).values(), *leaving)
+        return any(self.standing(each) is Standing.SUSPECT for each in in_work)
 
     def _next(self, line: Backlog, model: str) -> OpenRequest | None:
         """The first in the line that may be sent."""

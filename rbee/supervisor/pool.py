@@ -308,6 +308,7 @@ class Pool:
             tokens[mark] = max(tokens.get(mark, 0), request.course.tokens_here)
         verdict = self._quarantine.crashed(worker.worker_id, tokens, self._clock())
         if verdict.guilty is None:
+            self._dispatch.keep_suspected(worker.model)
             return
         self._pardons.update(verdict.explained)
         self._log.error(

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.quarantine import SUSPECT_S
 from tests.supervisor.pool_stand import CRASH, KILL, Stand
 
 
@@ -165,6 +166,53 @@ def test_one_that_is_cancelled_as_it_crashes_its_worker_is_guilty_all_the_same()
     stand.end(stand.slots[0], CRASH)
     with pytest.raises(RequestError, match="crashed its worker"):
         stand.submit("poison 2")
+
+
+def test_nobody_is_put_beside_a_cancelled_suspect_until_its_worker_has_let_it_go() -> None:
+    stand = Stand()
+    _, guilty_id = stand.submit("poison 2")
+    while not stand.crashes:
+        stand.tick()
+    while not (worker := stand.worker(stand.slots[0])) or not worker.jobs:
+        stand.tick()
+    [wire_id] = worker.jobs
+    stand.pool.cancel(guilty_id, "client went away")
+    new, _ = stand.submit("new", 100)
+    assert list(worker.jobs) == [wire_id], "it was cancelled, and may crash yet"
+    stand.end(stand.slots[0], CRASH)
+    assert stand.pool.pardons("m-0") == 2
+    stand.run()
+    assert new.ids == list(range(100))
+
+
+def test_who_comes_to_be_suspected_where_it_works_gets_no_new_neighbours() -> None:
+    stand = Stand(slots=2)
+    equals = [stand.submit("hello", 100)[0] for _ in range(2)]
+    stand.tick()
+    stand.end(stand.slots[0], CRASH)
+    worker = stand.worker(stand.slots[1])
+    assert worker is not None
+    new, _ = stand.submit("new", 100)
+    assert len(worker.jobs) == 1
+    while not new.ids:
+        assert len(worker.jobs) == 1 or len(equals[1].ids) > 16
+        stand.tick()
+    stand.run()
+    assert all(sink.ids == list(range(100)) for sink in (*equals, new))
+
+
+def test_a_suspicion_that_ends_by_the_clock_alone_gives_its_worker_back() -> None:
+    stand = Stand()
+    stand.submit("hello", 10_000)
+    stand.tick()
+    stand.end(stand.slots[0], CRASH)
+    while not stand.worker(stand.slots[0]):
+        stand.tick()
+    stand.now_s += SUSPECT_S
+    stand.submit("new", 10)
+    worker = stand.worker(stand.slots[0])
+    assert worker is not None
+    assert len(worker.jobs) == 2
 
 
 @pytest.mark.parametrize("is_crossed", [False, True])
