@@ -306,9 +306,12 @@ class Box:
 
     def freeze(self, lasts_s: float) -> None:
         """Nobody lives for so long."""
+        now_s = trio.current_time()
         for each in self.processes:
             if not each.worker.has_ended:
+                each.worker.advance(now_s)
                 each.worker.freeze(lasts_s)
+                each.poke()
         self.clock.jump(lasts_s)
 
     def kill(self, slot_id: str, number: int) -> None:

@@ -103,6 +103,7 @@ class Threads(ABC):
 
     def freeze(self, lasts_s: float) -> None:
         """Nothing on the box runs for so long; the clock goes on."""
+        self._now_s += lasts_s
         self._main_s += lasts_s
         self._stop_by_s += lasts_s
         self._fault_s += lasts_s

@@ -34,6 +34,10 @@ from tests.simulation.sim_engine import Job, SimEngine
 from tests.simulation.sim_link import Frames, SimLink
 from tests.simulation.sim_threads import STOP_FRAMES, Threads
 
+# Of what a model's plan says of the import and of each part of the load.
+SPREAD_MIN: Final = 0.5
+SPREAD_MAX: Final = 1.5
+
 
 class Around(Protocol):
     """Who looks on."""
@@ -88,7 +92,7 @@ class SimWorker(Threads):
     def open_gate(self, secret: bytes, link: SimLink) -> None:
         self._secret, self._link = secret, link
         link.on_refused = lambda: self._break("takes nothing")
-        self._then(self._own.uniform(0.5, 1.5) * self._model.import_s, self._greet)
+        self._then(self._own.uniform(SPREAD_MIN, SPREAD_MAX) * self._model.import_s, self._greet)
 
     # --- what it says
 
@@ -181,7 +185,8 @@ class SimWorker(Threads):
             return
         self._say(Loading(Phase.LOADING, self._marks / model.load_marks))
         self._marks += 1
-        self._then(self._own.uniform(0.5, 1.5) * model.load_s / model.load_marks, self._load)
+        mark_s = self._own.uniform(SPREAD_MIN, SPREAD_MAX) * model.load_s / model.load_marks
+        self._then(mark_s, self._load)
 
     def _begin_step(self) -> None:
         self._then(self._engine.begin_step(), self._end_step)

@@ -35,6 +35,7 @@ from tests.simulation.scenario import (
 )
 from tests.simulation.sim_clock import SimClock
 from tests.simulation.sim_gpu import Quarantine, SimNvml, WatchedGate
+from tests.simulation.sim_worker import SPREAD_MAX
 from tests.simulation.slot_watch import SlotWatch, WatchedSlot
 from tests.simulation.trace import Trace
 
@@ -265,16 +266,22 @@ class World:
             self._operate("reset" if is_wanted else "restart", slot)
 
     def _check_healed(self) -> None:
-        calm_s, are_all_up = trio.current_time() - HEAL_S, True
+        now_s, are_all_up = trio.current_time(), True
         for slot in self.slots:
             is_up = slot.worker is not None and slot.worker.ready is not None
             # Who was asked to end may have had long answers to finish; its successor loads.
-            has_time = slot.worker is not None and slot.worker.started_s > calm_s + HEAL_S / 2
+            loads_s = max(HEAL_S / 2, self._loads_s_max(slot.model.name))
+            has_time = slot.worker is not None and slot.worker.started_s > now_s - loads_s
             told = f"{slot.slot_id} is {slot.state.value} in calm weather"
             self.trace.expect(is_up or has_time, told)
             are_all_up = are_all_up and is_up
         is_told = not are_all_up or self.operations.readiness() == "ok"
         self.trace.expect(is_told, "not ready in calm weather")
+
+    def _loads_s_max(self, model: str) -> float:
+        """How long a healthy worker may take until it is ready."""
+        [plan] = (each for each in self.scenario.models if each.name == model)
+        return SPREAD_MAX * (plan.import_s + plan.load_s)
 
     # --- what happens from outside
 
@@ -309,8 +316,10 @@ class World:
     def _woke(self, lasts_s: float) -> None:
         self.slept_s += lasts_s
         self.slot_watch.slept_s = self.slept_s
-        self.sleeps.append((trio.current_time(), lasts_s))
-        self.requests.woken_s = self.slot_watch.woken_s = trio.current_time()
+        now_s = trio.current_time()
+        self.sleeps.append((now_s, lasts_s))
+        self.requests.woken_s = self.slot_watch.woken_s = now_s
+        self.requests.slept_from_s = now_s - lasts_s
 
     def _operate(self, deed: str, slot: Slot) -> None:
         self.slot_watch.asked(slot.slot_id, deed)
