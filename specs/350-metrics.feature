@@ -30,6 +30,7 @@ Feature: What a server tells Prometheus is true, and no more than what may be to
     Then the answer has the status 200
     When a viewer asks to scrape the metrics with a query
     Then the answer is 400 "unsupported_parameter"
+    And the log tells of the scrape that was refused, and of none that was answered
 
   Scenario: Nothing of a key, a prompt, an id or an address is told, nor anything that a client made up
     Given a server with keys of its own

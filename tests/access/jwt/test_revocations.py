@@ -174,6 +174,7 @@ async def test_a_store_that_goes_away_takes_nothing_back(path: Path) -> None:
         assert log.calls[0].args[0] == "jwt_revocations_unavailable"
         with pytest.raises(StoreError):
             await revoke(revocations, "j-2")
+        assert log.calls[-1].args[0] == "jwt_not_revoked"
     revocations.close()
 
 

@@ -113,7 +113,11 @@ class Revocations:
         token = RevokedToken(issuer=self._issuer, jti=jti, expires_s=until_s)
         # What was done to the store must reach who asks, whoever waits for it.
         with trio.CancelScope(shield=True):
-            found = await self._in_thread(change)
+            try:
+                found = await self._in_thread(change)
+            except StoreError as error:
+                self._log.warning("jwt_not_revoked", problem=str(error))
+                raise
         if self._known is not None:
             self._known[jti] = found.get(jti, until_s)  # an earlier one may hold for longer
         self._take(found)
