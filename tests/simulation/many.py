@@ -3,17 +3,22 @@
 import faulthandler
 import functools
 import multiprocessing
+import os
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Final
 
 from tests.simulation.mutants import MUTANTS, find
 from tests.simulation.simulate import Outcome, simulate
 
-# A seed that takes longer than this in real time does not end at all.
-SEED_REAL_S_MAX: Final = 300.0
+# A seed that takes more of a processor than this does not end at all.
+SEED_CPU_S_MAX: Final = 300.0
+
+SEEDS_PER_PROCESS: Final = 500
 
 TELL_EVERY_SEEDS: Final = 100
 EVENTS_SHOWN: Final = 25
@@ -22,8 +27,11 @@ EVENTS_SHOWN: Final = 25
 def play_all(seeds: range, duration_s: float, jobs: int) -> int:
     begun_s = time.monotonic()
     play = functools.partial(_play, duration_s=duration_s)
-    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=500) as pool:
-        bad, requests = _gather(pool.imap_unordered(play, seeds, chunksize=4))
+    with ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), max_tasks_per_child=SEEDS_PER_PROCESS
+    ) as pool:
+        played = as_completed([pool.submit(play, seed) for seed in seeds])
+        bad, requests = _gather(each.result() for each in played)
     took_s = time.monotonic() - begun_s
     virtual_s = duration_s * len(seeds)
     for how, count in requests.most_common():
@@ -36,10 +44,18 @@ def play_all(seeds: range, duration_s: float, jobs: int) -> int:
 
 
 def _play(seed: int, duration_s: float) -> Outcome:
-    faulthandler.dump_traceback_later(SEED_REAL_S_MAX, exit=True)
-    outcome = simulate(seed, duration_s)
-    faulthandler.cancel_dump_traceback_later()
-    return outcome
+    def give_up(*_: object) -> None:
+        """End this process, and so the whole run: whoever began it hears that it broke."""
+        print(f"seed {seed} does not end", file=sys.stderr)
+        faulthandler.dump_traceback()
+        os._exit(1)
+
+    signal.signal(signal.SIGVTALRM, give_up)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SEED_CPU_S_MAX)
+    try:
+        return simulate(seed, duration_s)
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
 
 
 def find_mutants(seeds: range, duration_s: float, jobs: int) -> int:
