@@ -135,7 +135,7 @@ class Dispatch:
     def send_now(self, request: OpenRequest) -> bool:
         """Send a new request past the queue, where nobody is in it and a worker has room."""
         if self._kept:  # a suspicion may have ended by the clock alone
-            self._pump_apart(request.ask.model)
+            self.pump(request.ask.model)
         return self._common.first(request.ask.model) is None and self._place(request)
 
     def wait(self, request: OpenRequest, standing: Standing) -> None:

@@ -208,11 +208,13 @@ def test_a_suspicion_that_ends_by_the_clock_alone_gives_its_worker_back() -> Non
     stand.end(stand.slots[0], CRASH)
     while not stand.worker(stand.slots[0]):
         stand.tick()
-    stand.now_s += SUSPECT_S
-    stand.submit("new", 10)
+    stand.submit("first", 10)
     worker = stand.worker(stand.slots[0])
     assert worker is not None
-    assert len(worker.jobs) == 2
+    assert [job.ask.prompt for job in worker.jobs.values()] == ["hello"]
+    stand.now_s += SUSPECT_S
+    stand.submit("second", 10)
+    assert [job.ask.prompt for job in worker.jobs.values()] == ["hello", "first", "second"]
 
 
 @pytest.mark.parametrize("is_crossed", [False, True])
