@@ -241,19 +241,6 @@ def then_status(world: World, status: str) -> None:
     assert world.answer.status_code == int(status), world.answer.text
 
 
-@step(r"the log tells of the scrape that was refused, and of none that was answered")
-def then_quiet(world: World) -> None:
-    def told() -> list[int]:
-        return [
-            each["status"]
-            for each in world.server.events
-            if each["event"] == "request_done" and each["route"] == "/metrics"
-        ]
-
-    wait_until(lambda: 400 in told(), PATIENCE_S, "the refused one is told")
-    assert 200 not in told()
-
-
 @step(r'the log warns once of "(\w+)"')
 def then_warns(world: World, event: str) -> None:
     assert [each["level"] for each in world.server.events if each["event"] == event] == ["warning"]

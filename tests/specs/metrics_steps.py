@@ -224,3 +224,16 @@ def then_scraped(world: World, count: str) -> None:
         answers = [each.result() for each in told]
     assert not any(stream.is_over.is_set() for stream in world.streams)
     assert all(Scrape(answer).sum("rbee_open_requests") for answer in answers)
+
+
+@step(r"the log tells of the scrape that was refused, and of none that was answered")
+def then_quiet(world: World) -> None:
+    def told() -> list[int]:
+        return [
+            each["status"]
+            for each in world.server.events
+            if each["event"] == "request_done" and each["route"] == METRICS
+        ]
+
+    wait_until(lambda: 400 in told(), PATIENCE_S, "the refused one is told")
+    assert 200 not in told()
