@@ -30,8 +30,10 @@ def estimate_tokens(ask: Ask) -> int:
     return letters // LETTERS_PER_TOKEN + len(ask.prompt_ids or ()) + (ask.tokens_max or 0)
 
 
-class Backlog:
-    """Ids of waiting requests: a `Line` for each model, and one bound over all.
+class Bound:
+    """How much waits in all lines together, and how much may.
+
+    Written by the `Backlog`s that share it.
 
     Args:
       requests_max: over all models.
@@ -39,20 +41,35 @@ class Backlog:
     """
 
     def __init__(self, requests_max: int, tokens_max: int) -> None:
+        self.requests = 0
+        self._tokens = 0
         self._requests_max = requests_max
         self._tokens_max = tokens_max
-        self._lines: dict[str, Line] = {}
-        self._count = 0
-        self._tokens = 0
-
-    def __len__(self) -> int:
-        return self._count
 
     def has_room(self, tokens: int) -> bool:
         """Whether one more may wait. A single one may, however many tokens it takes."""
-        if self._count >= self._requests_max:
+        if self.requests >= self._requests_max:
             return False
-        return self._count == 0 or self._tokens + tokens <= self._tokens_max
+        return self.requests == 0 or self._tokens + tokens <= self._tokens_max
+
+    def add(self, tokens: int) -> None:
+        self.requests += 1
+        self._tokens += tokens
+
+    def remove(self, tokens: int) -> None:
+        self.requests -= 1
+        self._tokens -= tokens
+
+
+class Backlog:
+    """Ids of waiting requests: a `Line` for each model.
+
+    Who adds one that is new asks the bound first. It does not hold for one that was admitted.
+    """
+
+    def __init__(self, bound: Bound) -> None:
+        self._bound = bound
+        self._lines: dict[str, Line] = {}
 
     def count(self, model: str) -> int:
         return len(self._lines.get(model, ()))
@@ -70,14 +87,12 @@ class Backlog:
         priority: Priority = Priority.NORMAL,
     ) -> None:
         self._line(model).add(request_id, tokens, priority)
-        self._count += 1
-        self._tokens += tokens
+        self._bound.add(tokens)
 
     def add_first(self, model: str, request_id: int, tokens: int = 0) -> None:
-        """Put back one that had its turn. The bound does not hold: it was admitted already."""
+        """Put back one that had its turn."""
         self._line(model).add_first(request_id, tokens)
-        self._count += 1
-        self._tokens += tokens
+        self._bound.add(tokens)
 
     def first(self, model: str) -> int | None:
         """The one whose turn it is; it stays."""
@@ -89,8 +104,7 @@ class Backlog:
         line = self._lines.get(model)
         if line is None or request_id not in line:
             return False
-        self._tokens -= line.serve(request_id) if is_served else line.remove(request_id)
-        self._count -= 1
+        self._bound.remove(line.serve(request_id) if is_served else line.remove(request_id))
         return True
 
     def waiting(self, model: str) -> list[int]:

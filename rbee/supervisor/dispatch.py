@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 
 from rbee.errors import LinkFullError
 from rbee.rate_limits import Priority
-from rbee.supervisor.backlog import Backlog
+from rbee.supervisor.backlog import Backlog, Bound
 from rbee.supervisor.lifecycle import TAKES_REQUESTS
 from rbee.supervisor.open_request import OpenRequest
 from rbee.supervisor.placement import choose, choose_idle
@@ -50,8 +50,9 @@ class Dispatch:
         self._slots: dict[str, list[Slot]] = {}
         for slot in slots:
             self._slots.setdefault(slot.model.name, []).append(slot)
-        self._common = Backlog(*backlog)
-        self._apart = Backlog(*backlog)
+        self._bound = Bound(*backlog)
+        self._common = Backlog(self._bound)
+        self._apart = Backlog(self._bound)
         self._quarantine = quarantine
         self._clock = clock
         self._drop = drop
@@ -70,15 +71,15 @@ class Dispatch:
 
     @property
     def queued(self) -> int:
-        return len(self._common) + len(self._apart)
+        return self._bound.requests
 
     def count(self, model: str) -> int:
         """How many wait for a worker of a model."""
         return self._common.count(model) + self._apart.count(model)
 
     def has_room(self, tokens: int) -> bool:
-        """Whether one more request may wait."""
-        return self._common.has_room(tokens)
+        """Whether one more request may wait, in whichever line."""
+        return self._bound.has_room(tokens)
 
     def place(self, model: str, priority: Priority) -> int:
         """Which turn a request would have that came now, about; suspects go first."""

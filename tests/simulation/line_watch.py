@@ -7,15 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from rbee.rate_limits import Priority
-from rbee.supervisor.backlog import Backlog
+from rbee.supervisor.backlog import Backlog, Bound
 from tests.supervisor.line_judge import LineJudge
 
 
 class WatchedBacklog(Backlog):
-    def __init__(
-        self, requests_max: int, tokens_max: int, expect: Callable[[bool, str], None]
-    ) -> None:
-        super().__init__(requests_max, tokens_max)
+    def __init__(self, bound: Bound, expect: Callable[[bool, str], None]) -> None:
+        super().__init__(bound)
         self._expect = expect
         self._judges: dict[str, LineJudge] = {}
 

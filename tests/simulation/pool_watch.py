@@ -42,8 +42,7 @@ class PoolWatch:
         self._pool = pool
         self._slots = slots
         self._trace = trace
-        line = pool._dispatch._common
-        pool._dispatch._common = WatchedBacklog(line._requests_max, line._tokens_max, trace.expect)
+        pool._dispatch._common = WatchedBacklog(pool._dispatch._bound, trace.expect)
 
     # --- what workers and slots say
 

@@ -143,6 +143,7 @@ class Stand:
         batch_size: int = 8,
         restart_ticks: int = 3,
         is_crossed: bool = False,
+        requests_max: int = 10_000,
         **limits: Any,
     ) -> None:
         self.now_s = 0.0
@@ -154,7 +155,7 @@ class Stand:
         self.slots = [Slot(plan(f"m-{number}")) for number in range(slots)]
         self.pool = Pool(
             self.slots,
-            backlog=(10_000, 1 << 40),
+            backlog=(requests_max, 1 << 40),
             limits=WorkerConfig(**limits),
             clock=lambda: self.now_s,
             log=self.log,

@@ -44,6 +44,20 @@ def test_the_guilty_request_is_refused_when_it_comes_again_until_its_time_is_ove
     assert stand.crashes == 4
 
 
+def test_equals_of_a_suspect_fill_the_queue_as_all_others_do() -> None:
+    stand = Stand(requests_max=8)
+    stand.submit("poison 1")
+    stand.tick()
+    assert (stand.crashes, stand.pool.queued) == (1, 1)
+    for prompt in ("poison 1", "hello", "poison 1", "hello", "poison 1", "hello", "poison 1"):
+        stand.submit(prompt)
+    for prompt in ("poison 1", "hello"):
+        with pytest.raises(RequestError) as refused:
+            stand.submit(prompt)
+        assert refused.value.code is ErrorCode.QUEUE_FULL
+    assert stand.pool.queued == 8
+
+
 def test_both_crashes_are_pardoned_once_they_are_explained() -> None:
     stand = Stand(slots=2)
     stand.submit("hello", 100)

@@ -12,6 +12,7 @@ from rbee.errors import ConfigError
 from rbee.supervisor.backlog import (
     SAMPLES_MIN,
     Backlog,
+    Bound,
     Rates,
     estimate_tokens,
     retry_after_s,
@@ -66,21 +67,23 @@ def test_the_free_worker_with_the_fewest_requests_is_chosen() -> None:
 
 
 def test_the_backlog_is_first_come_first_served_within_a_model() -> None:
-    backlog = Backlog(3, 1000)
+    bound = Bound(3, 1000)
+    backlog = Backlog(bound)
     for request_id, model in ((1, "a"), (2, "b"), (3, "a")):
-        assert backlog.has_room(0)
+        assert bound.has_room(0)
         backlog.add(model, request_id)
-    assert not backlog.has_room(0)
+    assert not bound.has_room(0)
     assert (backlog.count("a"), backlog.count("b"), backlog.count("c")) == (2, 1, 0)
     assert backlog.waiting("a") == [1, 3]
     backlog.add_first("a", 0)
     assert backlog.first("a") == 0
-    assert len(backlog) == 4
+    assert bound.requests == 4
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 5), st.booleans())))
-def test_the_backlog_counts_what_it_holds(moves: list[tuple[str, int, bool]]) -> None:
-    backlog, held = Backlog(100, 100), set()
+def test_the_bound_counts_what_waits(moves: list[tuple[str, int, bool]]) -> None:
+    bound = Bound(100, 100)
+    backlog, held = Backlog(bound), set()
     for model, request_id, is_added in moves:
         if is_added and (model, request_id) not in held:
             backlog.add(model, request_id, request_id)
@@ -88,10 +91,10 @@ def test_the_backlog_counts_what_it_holds(moves: list[tuple[str, int, bool]]) ->
         elif not is_added:
             assert backlog.remove(model, request_id) == ((model, request_id) in held)
             held.discard((model, request_id))
-    assert len(backlog) == len(held)
+    assert bound.requests == len(held)
     tokens = sum(request_id for _, request_id in held)
-    assert backlog.has_room(100 - tokens)
-    assert backlog.has_room(101 - tokens) == (not held)  # a single one may wait, whatever it takes
+    assert bound.has_room(100 - tokens)
+    assert bound.has_room(101 - tokens) == (not held)  # a single one may wait, whatever it takes
 
 
 def test_a_wait_is_known_of_a_model_once_enough_was_answered() -> None:
