@@ -4,6 +4,7 @@ import math
 from typing import Final
 
 from rbee.ask import Ask
+from rbee.errors import ErrorCode, RequestError
 from rbee.rate_limits import Priority
 from rbee.supervisor.line import Line
 
@@ -15,7 +16,7 @@ RETRY_AFTER_S_MAX: Final = 3600
 NEWEST_WEIGHT: Final = 0.1
 SAMPLES_MIN: Final = 5
 
-# Who would wait this much longer than its deadline allows is refused at once. Above 1: the mean
+# Who would wait this much longer than its time allows is refused at once. Above 1: the mean
 # says little of one request.
 WAIT_TO_DEADLINE_MAX: Final = 1.25
 
@@ -140,6 +141,29 @@ class Rates:
         if self._samples.get(model, 0) < SAMPLES_MIN or capacity <= 0:
             return None
         return self._mean_s[model] * place / capacity
+
+
+def check_queue(
+    wait_s: float | None, *, has_room: bool, remaining_s: float, first_token_timeout_s: float
+) -> None:
+    """Whether a request may wait, and has the time to.
+
+    Args:
+      wait_s: how long it will, as `Rates.wait_s` has it.
+
+    Raises:
+      RequestError: QUEUE_FULL.
+    """
+    passed_s = 0.0 if wait_s is None else wait_s / WAIT_TO_DEADLINE_MAX
+    if not has_room:
+        problem = "the queue is full"
+    elif passed_s > remaining_s:
+        problem = "the queue is longer than the deadline of this request allows"
+    elif passed_s > first_token_timeout_s:
+        problem = f"the queue is longer than the {first_token_timeout_s:g} s for a first token"
+    else:
+        return
+    raise RequestError(ErrorCode.QUEUE_FULL, problem, retry_after_s=retry_after_s(wait_s))
 
 
 def retry_after_s(wait_s: float | None) -> float:

@@ -11,6 +11,7 @@ Rule 4: a request that crashes its workers ends as quarantined. Those that were 
         worked on apart until that is settled, and go on (`quarantine.py`).
 """
 
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -30,12 +31,7 @@ from rbee.logs import Log
 from rbee.metrics import Metrics
 from rbee.rate_limits import Priority
 from rbee.supervisor.audited import Lives
-from rbee.supervisor.backlog import (
-    WAIT_TO_DEADLINE_MAX,
-    Rates,
-    estimate_tokens,
-    retry_after_s,
-)
+from rbee.supervisor.backlog import Rates, check_queue, estimate_tokens
 from rbee.supervisor.dispatch import Dispatch
 from rbee.supervisor.failover import may_be_a_requests_doing
 from rbee.supervisor.open_request import FailoverSink, OpenRequest, Sink
@@ -95,6 +91,7 @@ class Pool:
         sink: Sink,
         *,
         remaining_s: float,
+        first_token_timeout_s: float = math.inf,
         correlation_id: str,
         priority: Priority = Priority.NORMAL,
         cache_salt: bytes = b"",
@@ -102,6 +99,7 @@ class Pool:
         """Admit one ask.
 
         Args:
+          first_token_timeout_s: who would wait longer for a worker is refused.
           cache_salt: workers reuse for it what they have kept of asks with the same one.
 
         Returns:
@@ -120,7 +118,7 @@ class Pool:
         if standing is Standing.QUARANTINED:
             raise request_quarantined()
         if standing is Standing.SUSPECT or not dispatch.send_now(request):
-            self._check_queue(request, remaining_s)
+            self._check_queue(request, remaining_s, first_token_timeout_s)
             dispatch.wait(request, standing)
         self._open[request.request_id] = request
         if standing is Standing.SUSPECT:
@@ -269,20 +267,18 @@ class Pool:
         if not self._dispatch.is_served(model):
             raise model_unavailable(model)
 
-    def _check_queue(self, request: OpenRequest, remaining_s: float) -> None:
-        """Whether a request may wait, and has the time to."""
+    def _check_queue(
+        self, request: OpenRequest, remaining_s: float, first_token_timeout_s: float
+    ) -> None:
         dispatch, model = self._dispatch, request.ask.model
         request.tokens = estimate_tokens(request.ask)
         place = dispatch.place(model, request.priority)
-        wait_s = self._rates.wait_s(model, place, dispatch.capacity(model))
-        problem = ""
-        if not dispatch.has_room(request.tokens):
-            problem = "the queue is full"
-        elif wait_s is not None and wait_s > remaining_s * WAIT_TO_DEADLINE_MAX:
-            problem = "the queue is longer than the deadline of this request allows"
-        if problem:
-            told_s = retry_after_s(wait_s)
-            raise RequestError(ErrorCode.QUEUE_FULL, problem, retry_after_s=told_s)
+        check_queue(
+            self._rates.wait_s(model, place, dispatch.capacity(model)),
+            has_room=dispatch.has_room(request.tokens),
+            remaining_s=remaining_s,
+            first_token_timeout_s=first_token_timeout_s,
+        )
 
     # --- crashes
 

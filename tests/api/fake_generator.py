@@ -23,6 +23,7 @@ class Asked:
     ask: Ask
     sink: Sink
     remaining_s: float
+    first_token_timeout_s: float
     correlation_id: str
     priority: Priority
     cache_salt: bytes = b""
@@ -72,6 +73,7 @@ class FakeGenerator:
         sink: Sink,
         *,
         remaining_s: float,
+        first_token_timeout_s: float,
         correlation_id: str,
         priority: Priority = Priority.NORMAL,
         cache_salt: bytes = b"",
@@ -81,7 +83,16 @@ class FakeGenerator:
             raise refusal
         request_id = len(self.asked) + 1
         self.asked.append(
-            Asked(request_id, ask, sink, remaining_s, correlation_id, priority, cache_salt)
+            Asked(
+                request_id,
+                ask,
+                sink,
+                remaining_s,
+                first_token_timeout_s,
+                correlation_id,
+                priority,
+                cache_salt,
+            )
         )
         self._wake()
         return request_id

@@ -51,6 +51,7 @@ async def test_an_id_that_is_none_is_refused_and_one_that_is_unknown_is_not() ->
 async def test_no_first_token_in_time_is_a_504(stream: bool, autojump_clock: MockClock) -> None:
     face = Face(first_token_timeout_s=3)
     exchange = await face.post(PATH, {**CHAT, "stream": stream})
+    assert face.generator.asked[0].first_token_timeout_s == 3
     assert trio.current_time() == pytest.approx(3)
     assert (exchange.status, exchange.error["code"]) == (504, "deadline_exceeded")
     assert "first token" in exchange.error["message"]

@@ -269,6 +269,32 @@ async def test_a_request_that_cannot_be_reached_in_time_is_refused_at_once(
         assert patient.text == "0 1 2 "
 
 
+async def test_who_cannot_have_its_first_token_in_time_is_refused_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with pool_of(FakeChild(batch_size=1)) as (pool, _, _slots):
+        for _ in range(SAMPLES_MIN):
+            submit(pool)
+            await trio.sleep(4)
+        for _ in range(5):
+            submit(pool)
+        for first_token_timeout_s, remaining_s, which in (
+            (8.0, 300.0, "8 s for a first token"),
+            (8.0, 5.0, "deadline"),
+        ):
+            with pytest.raises(RequestError, match=which) as refused:
+                pool.submit(
+                    ASK, Collected(), remaining_s=remaining_s,
+                    first_token_timeout_s=first_token_timeout_s, correlation_id="cid",
+                )  # fmt: skip
+            assert refused.value.code is ErrorCode.QUEUE_FULL
+            assert refused.value.retry_after_s == pytest.approx(15, abs=1)
+        patient = Collected()
+        pool.submit(ASK, patient, remaining_s=300, first_token_timeout_s=20, correlation_id="cid")
+        await trio.sleep(30)
+        assert patient.text == "0 1 2 "
+
+
 async def test_many_sinks_are_flushed_in_slices_and_none_is_left(
     autojump_clock: MockClock,
 ) -> None:

@@ -184,7 +184,8 @@ class Generation:
         principal = self._visit.principal
         request_id = self._generator.submit(
             ask, choice,
-            remaining_s=remaining_s, correlation_id=self._visit.correlation_id,
+            remaining_s=remaining_s, first_token_timeout_s=self._limits.first_token_timeout_s,
+            correlation_id=self._visit.correlation_id,
             priority=Priority.NORMAL if principal is None else principal.limits.priority,
             cache_salt=self._cache_salt,
         )  # fmt: skip

@@ -58,6 +58,7 @@ class Generator(Protocol):
         sink: Sink,
         *,
         remaining_s: float,
+        first_token_timeout_s: float,
         correlation_id: str,
         priority: Priority = Priority.NORMAL,
         cache_salt: bytes = b"",
@@ -65,6 +66,8 @@ class Generator(Protocol):
         """Admit one ask; its answer goes to ``sink``, never before this returns.
 
         Args:
+          remaining_s: what its answer may take in all.
+          first_token_timeout_s: what its first token may take.
           cache_salt: what engines keep of one ask is reused for those with the same one alone.
 
         Returns:
