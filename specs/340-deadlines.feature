@@ -79,6 +79,13 @@ Feature: Nobody waits longer than agreed, and who leaves, leaves nothing running
     When a request for 50 tokens is sent behind it
     Then 2 requests wait
 
+  Scenario: Choices of one request are admitted together, and where nobody waits all of them
+    Given a server with 2 places and a queue of 8 requests
+    When a request for 16 choices of 100 tokens is sent
+    Then 14 requests wait
+    And a request for 1 token is refused with 429 "queue_full" and a Retry-After
+    And the 16 choices are whole
+
   Scenario: Who cannot be reached in time is told so at once
     Given a server with 1 place that has answered 5 requests of 0.5 seconds
     When 6 requests of 0.5 seconds are sent

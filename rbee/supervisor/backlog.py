@@ -18,7 +18,7 @@ SAMPLES_MIN: Final = 5
 
 # Who would wait this much longer than its time allows is refused at once. Above 1: the mean
 # says little of one request.
-WAIT_TO_DEADLINE_MAX: Final = 1.25
+WAIT_TO_LIMIT_MAX: Final = 1.25
 
 # Without the model's tokenizer a prompt is counted by its letters; English has about four to a
 # token, and other writing systems fewer.
@@ -47,11 +47,17 @@ class Bound:
         self._requests_max = requests_max
         self._tokens_max = tokens_max
 
-    def has_room(self, tokens: int) -> bool:
-        """Whether one more may wait. A single one may, however many tokens it takes."""
-        if self.requests >= self._requests_max:
-            return False
-        return self.requests == 0 or self._tokens + tokens <= self._tokens_max
+    def has_room(self, requests: int, tokens: int) -> bool:
+        """Whether so many more may wait, which belong together, as choices of one answer.
+
+        Where nobody waits they may, however many they are: no time would make more room for them.
+        """
+        if not self.requests:
+            return self._requests_max > 0
+        return (
+            self.requests + requests <= self._requests_max
+            and self._tokens + tokens <= self._tokens_max
+        )
 
     def add(self, tokens: int) -> None:
         self.requests += 1
@@ -144,22 +150,27 @@ class Rates:
 
 
 def check_queue(
-    wait_s: float | None, *, has_room: bool, remaining_s: float, first_token_timeout_s: float
+    wait_s: float | None,
+    last_wait_s: float | None,
+    *,
+    has_room: bool,
+    remaining_s: float,
+    first_token_timeout_s: float,
 ) -> None:
-    """Whether a request may wait, and has the time to.
+    """Whether requests that belong together may wait, and have the time to.
 
     Args:
-      wait_s: how long it will, as `Rates.wait_s` has it.
+      wait_s: how long the first of them will, as `Rates.wait_s` has it.
+      last_wait_s: how long the last of them will.
 
     Raises:
       RequestError: QUEUE_FULL.
     """
-    passed_s = 0.0 if wait_s is None else wait_s / WAIT_TO_DEADLINE_MAX
     if not has_room:
         problem = "the queue is full"
-    elif passed_s > remaining_s:
+    elif last_wait_s is not None and last_wait_s > remaining_s * WAIT_TO_LIMIT_MAX:
         problem = "the queue is longer than the deadline of this request allows"
-    elif passed_s > first_token_timeout_s:
+    elif wait_s is not None and wait_s > first_token_timeout_s * WAIT_TO_LIMIT_MAX:
         problem = f"the queue is longer than the {first_token_timeout_s:g} s for a first token"
     else:
         return

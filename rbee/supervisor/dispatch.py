@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 
 from rbee.errors import LinkFullError
 from rbee.rate_limits import Priority
-from rbee.supervisor.backlog import Backlog, Bound
+from rbee.supervisor.backlog import Backlog, Bound, Rates, check_queue, estimate_tokens
 from rbee.supervisor.lifecycle import TAKES_REQUESTS
 from rbee.supervisor.open_request import OpenRequest
 from rbee.supervisor.placement import choose, choose_idle
@@ -53,6 +53,7 @@ class Dispatch:
         self._bound = Bound(*backlog)
         self._common = Backlog(self._bound)
         self._apart = Backlog(self._bound)
+        self._rates = Rates()
         self._quarantine = quarantine
         self._clock = clock
         self._drop = drop
@@ -77,23 +78,12 @@ class Dispatch:
         """How many wait for a worker of a model."""
         return self._common.count(model) + self._apart.count(model)
 
-    def has_room(self, tokens: int) -> bool:
-        """Whether one more request may wait, in whichever line."""
-        return self._bound.has_room(tokens)
-
-    def place(self, model: str, priority: Priority) -> int:
-        """Which turn a request would have that came now, about; suspects go first."""
-        return self._apart.count(model) + self._common.place(model, priority)
-
     def knows(self, model: str) -> bool:
         return model in self._slots
 
     def is_served(self, model: str) -> bool:
         """Whether a worker stands in some slot of the model, or will by itself."""
         return any(not slot.is_over for slot in self._slots[model])
-
-    def capacity(self, model: str) -> int:
-        return sum(worker.batch_size for worker in self._workers(model))
 
     def sent(self, wire_id: int) -> OpenRequest | None:
         return self._sent.get(wire_id)
@@ -133,10 +123,41 @@ class Dispatch:
 
     # --- what comes and goes
 
+    def free(self, model: str) -> int:
+        """How many new requests can be sent past the queue, as nobody is in it."""
+        if self._kept:  # a suspicion may have ended by the clock alone
+            self.pump(model)
+        if self._common.first(model) is not None:
+            return 0
+        workers = (each for each in self._workers(model) if each not in self._kept)
+        return sum(each.batch_size - each.open_requests for each in workers if each.takes_requests)
+
+    def check_wait(
+        self, requests: list[OpenRequest], remaining_s: float, first_token_timeout_s: float
+    ) -> None:
+        """Whether new requests of one order may wait, and have the time to.
+
+        Raises:
+          RequestError: QUEUE_FULL.
+        """
+        model, priority = requests[0].ask.model, requests[0].priority
+        for request in requests:
+            request.tokens = estimate_tokens(request.ask)
+        capacity = sum(worker.batch_size for worker in self._workers(model))
+        # Suspects go first.
+        place = self._apart.count(model) + self._common.place(model, priority)
+        # For what an order has in the queue alone it would wait at any other time, too.
+        behind = len(requests) - 1 if self.has_waiting(model) else 0
+        check_queue(
+            self._rates.wait_s(model, place, capacity),
+            self._rates.wait_s(model, place + behind, capacity),
+            has_room=self._bound.has_room(len(requests), sum(each.tokens for each in requests)),
+            remaining_s=remaining_s,
+            first_token_timeout_s=first_token_timeout_s,
+        )
+
     def send_now(self, request: OpenRequest) -> bool:
         """Send a new request past the queue, where nobody is in it and a worker has room."""
-        if self._kept:  # a suspicion may have ended by the clock alone
-            self.pump(request.ask.model)
         return self._common.first(request.ask.model) is None and self._place(request)
 
     def wait(self, request: OpenRequest, standing: Standing) -> None:
@@ -155,6 +176,11 @@ class Dispatch:
     def finish(self, request: OpenRequest) -> None:
         """The worker has said its last word on it."""
         self._take_off(request)
+
+    def answered(self, request: OpenRequest) -> None:
+        """It was answered in full."""
+        if not request.course.failovers:
+            self._rates.note(request.ask.model, self._clock() - request.sent_s)
 
     def remove(self, request: OpenRequest) -> None:
         """Take a request out, wherever it is: its worker is told to stop."""

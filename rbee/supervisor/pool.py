@@ -14,7 +14,7 @@ Rule 4: a request that crashes its workers ends as quarantined. Those that were 
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from rbee.ask import Ask
@@ -31,7 +31,6 @@ from rbee.logs import Log
 from rbee.metrics import Metrics
 from rbee.rate_limits import Priority
 from rbee.supervisor.audited import Lives
-from rbee.supervisor.backlog import Rates, check_queue, estimate_tokens
 from rbee.supervisor.dispatch import Dispatch
 from rbee.supervisor.failover import may_be_a_requests_doing
 from rbee.supervisor.open_request import FailoverSink, OpenRequest, Sink
@@ -74,7 +73,6 @@ class Pool:
             drop=self._drop,
             waited=lambda model, wait_s: meter(model).queue_waited(wait_s),
         )
-        self._rates = Rates()
         self._failovers_max = limits.failovers_max
         self._clock = clock
         self._log = log
@@ -85,45 +83,57 @@ class Pool:
 
     # --- for the faces
 
-    def submit(  # noqa: PLR0913  # all that is said of an ask
+    def submit(  # noqa: PLR0913  # all that is said of an order
         self,
-        ask: Ask,
-        sink: Sink,
+        asks: Sequence[Ask],
+        sinks: Sequence[Sink],
         *,
         remaining_s: float,
         first_token_timeout_s: float = math.inf,
         correlation_id: str,
         priority: Priority = Priority.NORMAL,
         cache_salt: bytes = b"",
-    ) -> int:
-        """Admit one ask.
+    ) -> list[int]:
+        """Admit all asks of an order, which are of one model, or none of them.
 
         Args:
-          first_token_timeout_s: who would wait longer for a worker is refused.
-          cache_salt: workers reuse for it what they have kept of asks with the same one.
+          first_token_timeout_s: an order of which each would wait longer is refused.
+          cache_salt: workers reuse for them what they have kept of asks with the same one.
 
         Returns:
-          The request's id.
+          The requests' ids.
 
         Raises:
           RequestError: refused; nothing was taken.
         """
-        self._check_admission(ask.model)
-        dispatch, now_s = self._dispatch, self._clock()
-        request = OpenRequest(
-            dispatch.next_id(), ask, sink, now_s + remaining_s, correlation_id, priority,
-            cache_salt, admitted_s=now_s,
-        )  # fmt: skip
-        standing = dispatch.standing(request)
-        if standing is Standing.QUARANTINED:
+        model, dispatch, now_s = asks[0].model, self._dispatch, self._clock()
+        self._check_admission(model)
+        requests = [
+            OpenRequest(
+                dispatch.next_id(), ask, sink, now_s + remaining_s, correlation_id, priority,
+                cache_salt, admitted_s=now_s,
+            )
+            for ask, sink in zip(asks, sinks, strict=True)
+        ]  # fmt: skip
+        standings = [dispatch.standing(each) for each in requests]
+        if Standing.QUARANTINED in standings:
             raise request_quarantined()
-        if standing is Standing.SUSPECT or not dispatch.send_now(request):
-            self._check_queue(request, remaining_s, first_token_timeout_s)
-            dispatch.wait(request, standing)
-        self._open[request.request_id] = request
-        if standing is Standing.SUSPECT:
-            dispatch.pump(ask.model)
-        return request.request_id
+        free = 0 if Standing.SUSPECT in standings else dispatch.free(model)
+        if free < len(requests):
+            may_wait_s = math.inf if free else first_token_timeout_s
+            dispatch.check_wait(requests[free:], remaining_s, may_wait_s)
+        try:
+            for request, standing in zip(requests, standings, strict=True):
+                if standing is Standing.SUSPECT or not dispatch.send_now(request):
+                    dispatch.wait(request, standing)
+                self._open[request.request_id] = request
+        except Exception:
+            for request in requests:
+                self.cancel(request.request_id, "one of its order could not be sent")
+            raise
+        if Standing.SUSPECT in standings:
+            dispatch.pump(model)
+        return [each.request_id for each in requests]
 
     def cancel(self, request_id: int, reason: str) -> None:
         """End a request without a word to its sink. Ids that are done are ignored."""
@@ -267,19 +277,6 @@ class Pool:
         if not self._dispatch.is_served(model):
             raise model_unavailable(model)
 
-    def _check_queue(
-        self, request: OpenRequest, remaining_s: float, first_token_timeout_s: float
-    ) -> None:
-        dispatch, model = self._dispatch, request.ask.model
-        request.tokens = estimate_tokens(request.ask)
-        place = dispatch.place(model, request.priority)
-        check_queue(
-            self._rates.wait_s(model, place, dispatch.capacity(model)),
-            has_room=dispatch.has_room(request.tokens),
-            remaining_s=remaining_s,
-            first_token_timeout_s=first_token_timeout_s,
-        )
-
     # --- crashes
 
     def _fail_over(self, request: OpenRequest) -> None:
@@ -340,8 +337,7 @@ class Pool:
 
     def _finish(self, request: OpenRequest) -> None:
         self._take_out(request)
-        if not request.course.failovers:
-            self._rates.note(request.ask.model, self._clock() - request.sent_s)
+        self._dispatch.answered(request)
 
     def _take_out(self, request: OpenRequest) -> None:
         """The worker has said its last word on it, and lives: this is no request that kills."""

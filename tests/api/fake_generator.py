@@ -4,6 +4,7 @@ Honest in what a face can see: ids count up, nothing comes before `submit` has r
 word at most, nothing after `cancel`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -61,7 +62,7 @@ class Asked:
 
 @dataclass
 class FakeGenerator:
-    """Takes every ask, unless ``refusals`` has one for it, in turn."""
+    """Takes every order, unless ``refusals`` has one for it, in turn."""
 
     refusals: list[RequestError | None] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
@@ -69,33 +70,28 @@ class FakeGenerator:
 
     def submit(
         self,
-        ask: Ask,
-        sink: Sink,
+        asks: Sequence[Ask],
+        sinks: Sequence[Sink],
         *,
         remaining_s: float,
         first_token_timeout_s: float,
         correlation_id: str,
         priority: Priority = Priority.NORMAL,
         cache_salt: bytes = b"",
-    ) -> int:
+    ) -> list[int]:
         refusal = self.refusals.pop(0) if self.refusals else None
         if refusal is not None:
             raise refusal
-        request_id = len(self.asked) + 1
-        self.asked.append(
+        first_id = len(self.asked) + 1
+        self.asked += [
             Asked(
-                request_id,
-                ask,
-                sink,
-                remaining_s,
-                first_token_timeout_s,
-                correlation_id,
-                priority,
-                cache_salt,
+                request_id, ask, sink, remaining_s, first_token_timeout_s, correlation_id,
+                priority, cache_salt,
             )
-        )
+            for request_id, (ask, sink) in enumerate(zip(asks, sinks, strict=True), first_id)
+        ]  # fmt: skip
         self._wake()
-        return request_id
+        return list(range(first_id, len(self.asked) + 1))
 
     def cancel(self, request_id: int, reason: str) -> None:
         asked = self.asked[request_id - 1]

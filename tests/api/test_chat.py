@@ -177,12 +177,12 @@ async def test_a_stream_that_fails_after_it_began_ends_with_one_error_event_and_
     assert face.log.of("request_done")[0]["outcome"] == "worker_failed"
 
 
-async def test_a_refused_choice_takes_back_those_that_were_admitted() -> None:
+async def test_choices_are_refused_together() -> None:
     face = Face()
     full = RequestError(ErrorCode.QUEUE_FULL, "the queue is full", retry_after_s=2.2)
-    face.generator.refusals = [None, full]
+    face.generator.refusals = [full]
     exchange = await face.post(PATH, {**CHAT, "n": 2})
     assert exchange.status == 429
     assert exchange.headers["retry-after"] == "3"
     assert exchange.error["type"] == "rate_limit_error"
-    assert face.generator.asked[0].cancelled is not None
+    assert face.generator.asked == []

@@ -9,6 +9,7 @@ early, whether the connection goes on: it does if all of the body had come by th
 import os
 import random
 import re
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -36,12 +37,13 @@ _CORRELATION: Final = re.compile(rb'("correlation_id": ?")[^"]*"')
 class ScriptedGenerator(FakeGenerator):
     """Answers each ask by what it says: the same ask, the same answer."""
 
-    def submit(self, ask: Ask, sink: Sink, **more: Any) -> int:
+    def submit(self, asks: Sequence[Ask], sinks: Sequence[Sink], **more: Any) -> list[int]:
+        [ask, *_] = asks
         if "[full]" in _text(ask):
             raise RequestError(ErrorCode.QUEUE_FULL, "the queue is full", retry_after_s=2.0)
         if ask.model == "none":
             raise RequestError(ErrorCode.MODEL_NOT_FOUND, "no such model", param="model")
-        return super().submit(ask, sink, **more)
+        return super().submit(asks, sinks, **more)
 
     async def answer_all(self) -> None:
         done = 0

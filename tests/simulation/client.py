@@ -22,6 +22,10 @@ class Judge(Protocol):
 
     def refused(self, client: "Client", error: RequestError) -> None: ...
 
+    def arrives(self, client: "Client") -> None: ...
+
+    def admitted(self, client: "Client") -> None: ...
+
     def ended(self, client: "Client") -> None: ...
 
     def look(self, client: "Client") -> None:
@@ -78,12 +82,13 @@ class Client:
         )  # fmt: skip
 
     async def run(self) -> None:
+        self._judge.arrives(self)
         try:
             self.generation.start(self.arrived_s)
         except RequestError as error:
             self._judge.refused(self, error)
             return
-        self._judge.note(f"{self.name} is open")
+        self._judge.admitted(self)
         leaves_s, leave = self._leaving()
         while not self.generation.is_over:
             now_s = trio.current_time()

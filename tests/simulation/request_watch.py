@@ -48,6 +48,7 @@ class RequestWatch:
         self._kills: Final[defaultdict[str, list[float]]] = defaultdict(list)
         self._sent: Final[defaultdict[str, int]] = defaultdict(int)
         self._scenario = scenario
+        self._queued = 0  # before the newest client came
         self._pool = pool
         self._slots = slots
         self._watch = watch
@@ -84,6 +85,15 @@ class RequestWatch:
         self._expect(is_right and not is_calm, client, f"is refused: {error.code}")
         told = client.reply.writes or client.reply.over.is_set()
         self._expect(not told, client, "is refused, and told something too")
+
+    def arrives(self, client: Client) -> None:
+        self._queued = self._pool.queued
+
+    def admitted(self, client: Client) -> None:
+        """Called in the moment in which it arrived. An order that is alone may be of any size."""
+        self.note(f"{client.name} is open")
+        most = max(self._scenario.queue_max, self._queued, len(client.asks))
+        self._expect(self._pool.queued <= most, client, "waits in a queue that is full")
 
     def look(self, client: Client) -> None:
         generation = client.generation

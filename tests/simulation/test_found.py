@@ -26,7 +26,7 @@ def test_a_request_that_one_worker_does_not_take_goes_to_the_next() -> None:
     living = StandWorker("m-1")
     slots[0].worker, slots[1].worker = DeafWorker("m-0"), living  # type: ignore[assignment]
 
-    pool.submit(Ask(model="m", prompt="hi"), StandSink(), remaining_s=9.0, correlation_id="c")
+    pool.submit([Ask(model="m", prompt="hi")], [StandSink()], remaining_s=9.0, correlation_id="c")
 
     assert len(living.jobs) == 1
     assert pool.queued == 0

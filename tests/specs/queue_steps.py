@@ -40,6 +40,25 @@ def given_token_bound(world: World, tokens: str) -> None:
     world.start()
 
 
+@step(r"a server with (\d+) places and a queue of (\d+) requests")
+def given_request_bound(world: World, places: str, requests: str) -> None:
+    head = f"{NO_DRAIN}queue_requests_max = {requests}\n"
+    world.configure(head=head, model=f"batch_size = {places}")
+    world.start()
+
+
+@step(r"a request for (\d+) choices of (\d+) tokens is sent")
+def when_choices(world: World, choices: str, tokens: str) -> None:
+    body = {**small_body(int(tokens)), "n": int(choices)}
+    world.streams.append(Stream(world.server.url, COMPLETIONS, body))
+    wait_until(lambda: queued(world) > 0, 5, "its places in the queue")
+
+
+@step(r"the (\d+) choices are whole")
+def then_all_whole(world: World, choices: str) -> None:
+    assert world.streams[-1].wait_over().finish_reasons == ["length"] * int(choices)
+
+
 @step(r"a request for (\d+) tokens is sent behind it")
 def when_behind(world: World, tokens: str) -> None:
     before = queued(world)
@@ -47,7 +66,7 @@ def when_behind(world: World, tokens: str) -> None:
     wait_until(lambda: queued(world) == before + 1, 5, "its place in the queue")
 
 
-@step(r'a request for (\d+) tokens is refused with (\d+) "(\w+)" and a Retry-After')
+@step(r'a request for (\d+) tokens? is refused with (\d+) "(\w+)" and a Retry-After')
 def then_too_many_tokens(world: World, tokens: str, status: str, code: str) -> None:
     answer = world.send(COMPLETIONS, small_body(int(tokens)))
     assert (answer.status_code, answer.json()["error"]["code"]) == (int(status), code)

@@ -167,7 +167,10 @@ class Stand:
     def submit(self, prompt: str = "hi", tokens_max: int = 10, remaining_s: float = 1e6) -> Any:
         sink = StandSink()
         ask = Ask(model="m", prompt=prompt, tokens_max=tokens_max)
-        return sink, self.pool.submit(ask, sink, remaining_s=remaining_s, correlation_id="cid")
+        [request_id] = self.pool.submit(
+            [ask], [sink], remaining_s=remaining_s, correlation_id="cid"
+        )
+        return sink, request_id
 
     def worker(self, slot: Slot) -> StandWorker | None:
         return slot.worker  # type: ignore[return-value]

@@ -86,7 +86,10 @@ def submit(
     pool: Pool, ask: Ask = ASK, priority: Priority = Priority.NORMAL
 ) -> tuple[Collected, int]:
     sink = Collected()
-    return sink, pool.submit(ask, sink, remaining_s=300, correlation_id="cid", priority=priority)
+    [request_id] = pool.submit(
+        [ask], [sink], remaining_s=300, correlation_id="cid", priority=priority
+    )
+    return sink, request_id
 
 
 async def test_an_ask_is_answered_in_order_and_ends_once(autojump_clock: MockClock) -> None:
@@ -190,7 +193,7 @@ async def test_a_request_whose_deadline_passed_in_the_queue_fails_by_that_name(
 ) -> None:
     async with pool_of(FakeChild(load_s=20)) as (pool, _, _slots):
         sink = Collected()
-        pool.submit(ASK, sink, remaining_s=5, correlation_id="cid")
+        pool.submit([ASK], [sink], remaining_s=5, correlation_id="cid")
         await trio.sleep(25)
         assert sink.error is not None
         assert sink.error.code is ErrorCode.DEADLINE_EXCEEDED
@@ -206,6 +209,63 @@ async def test_what_waits_is_bounded_in_tokens_too(autojump_clock: MockClock) ->
         assert refused.value.code is ErrorCode.QUEUE_FULL
         submit(pool, Ask(model="m", prompt="hi", tokens_max=40))
         assert pool.queued == 2
+
+
+async def test_choices_come_in_together_or_not_at_all(autojump_clock: MockClock) -> None:
+    async with pool_of(FakeChild(batch_size=2), requests_max=4) as (pool, launch, _slots):
+
+        def order(choices: int) -> list[Collected]:
+            sinks = [Collected() for _ in range(choices)]
+            pool.submit([ASK] * choices, sinks, remaining_s=300, correlation_id="cid")
+            return sinks
+
+        first = order(4)
+        assert (pool.open_requests, pool.queued) == (4, 2)
+        with pytest.raises(RequestError) as refused:
+            order(3)
+        assert refused.value.code is ErrorCode.QUEUE_FULL
+        assert (pool.open_requests, pool.queued) == (4, 2)
+        second = order(2)
+        await trio.sleep(20)
+        assert all(sink.text == "0 1 2 " for sink in first + second)
+        ids = [m.request_id for m in launch.launched[0].got if isinstance(m, Generate)]
+        assert len(ids) == 6
+
+
+async def test_choices_that_no_queue_could_hold_come_in_where_nobody_waits(
+    autojump_clock: MockClock,
+) -> None:
+    async with pool_of(FakeChild(batch_size=2), requests_max=3, tokens_max=9) as (pool, _, _slots):
+        large = Ask(model="m", prompt="hi", tokens_max=7)
+        sinks = [Collected() for _ in range(8)]
+        pool.submit([large] * 8, sinks, remaining_s=300, correlation_id="cid")
+        assert pool.queued == 6
+        with pytest.raises(RequestError):
+            submit(pool)
+        await trio.sleep(30)
+        assert all(sink.text == "0 1 2 " for sink in sinks)
+
+
+async def test_choices_that_would_come_too_late_are_refused_unless_they_wait_for_each_other_alone(
+    autojump_clock: MockClock,
+) -> None:
+    async with pool_of(FakeChild(batch_size=1)) as (pool, _, _slots):
+        for _ in range(SAMPLES_MIN):
+            submit(pool)
+            await trio.sleep(4)
+
+        def order() -> None:
+            sinks = [Collected() for _ in range(8)]
+            pool.submit(
+                [ASK] * 8, sinks, remaining_s=12, first_token_timeout_s=2, correlation_id="cid"
+            )
+
+        submit(pool)
+        submit(pool)
+        with pytest.raises(RequestError, match="deadline"):
+            order()
+        await trio.sleep(7)
+        order()
 
 
 async def test_retry_after_is_the_wait_of_those_that_were_just_admitted(
@@ -261,10 +321,10 @@ async def test_a_request_that_cannot_be_reached_in_time_is_refused_at_once(
             submit(pool)
         hopeless, patient = Collected(), Collected()
         with pytest.raises(RequestError) as refused:
-            pool.submit(ASK, hopeless, remaining_s=5, correlation_id="cid")
+            pool.submit([ASK], [hopeless], remaining_s=5, correlation_id="cid")
         assert refused.value.code is ErrorCode.QUEUE_FULL
         assert refused.value.retry_after_s == pytest.approx(15, abs=1)
-        pool.submit(ASK, patient, remaining_s=30, correlation_id="cid")
+        pool.submit([ASK], [patient], remaining_s=30, correlation_id="cid")
         await trio.sleep(30)
         assert patient.text == "0 1 2 "
 
@@ -284,13 +344,15 @@ async def test_who_cannot_have_its_first_token_in_time_is_refused_at_once(
         ):
             with pytest.raises(RequestError, match=which) as refused:
                 pool.submit(
-                    ASK, Collected(), remaining_s=remaining_s,
+                    [ASK], [Collected()], remaining_s=remaining_s,
                     first_token_timeout_s=first_token_timeout_s, correlation_id="cid",
                 )  # fmt: skip
             assert refused.value.code is ErrorCode.QUEUE_FULL
             assert refused.value.retry_after_s == pytest.approx(15, abs=1)
         patient = Collected()
-        pool.submit(ASK, patient, remaining_s=300, first_token_timeout_s=20, correlation_id="cid")
+        pool.submit(
+            [ASK], [patient], remaining_s=300, first_token_timeout_s=20, correlation_id="cid"
+        )
         await trio.sleep(30)
         assert patient.text == "0 1 2 "
 
@@ -307,7 +369,7 @@ async def test_many_sinks_are_flushed_in_slices_and_none_is_left(
     async with pool_of(FakeChild(batch_size=1000), requests_max=1000) as (pool, _, _slots):
         sinks = [Slow() for _ in range(count)]
         for sink in sinks:
-            pool.submit(ASK, sink, remaining_s=300, correlation_id="cid")
+            pool.submit([ASK], [sink], remaining_s=300, correlation_id="cid")
         seen = [0]  # by another task, between slices
         while seen[-1] < count:
             wait = trio.lowlevel.checkpoint if seen[-1] else functools.partial(trio.sleep, 0.1)
@@ -325,7 +387,7 @@ async def test_a_sink_that_breaks_ends_its_own_request_alone(autojump_clock: Moc
 
     async with pool_of() as (pool, _, _slots):
         broken = Broken()
-        pool.submit(ASK, broken, remaining_s=300, correlation_id="cid")
+        pool.submit([ASK], [broken], remaining_s=300, correlation_id="cid")
         good, _ = submit(pool)
         await trio.sleep(10)
         assert good.text == "0 1 2 "
@@ -343,7 +405,7 @@ async def test_a_sink_that_cannot_flush_ends_its_own_request_alone(
 
     async with pool_of() as (pool, _, _slots):
         broken = Broken()
-        pool.submit(ASK, broken, remaining_s=300, correlation_id="cid")
+        pool.submit([ASK], [broken], remaining_s=300, correlation_id="cid")
         good, _ = submit(pool)
         await trio.sleep(10)
         assert (good.text, good.flushed) == ("0 1 2 ", 3)

@@ -48,7 +48,7 @@ async def test_a_request_keeps_its_clients_salt_at_its_next_worker(
 ) -> None:
     async with pool_of(FakeChild(answer=10, exit_after_s=5, signal=9)) as (pool, launch, _):
         sink = Collected()
-        pool.submit(ASK, sink, remaining_s=300, correlation_id="cid", cache_salt=b"mine")
+        pool.submit([ASK], [sink], remaining_s=300, correlation_id="cid", cache_salt=b"mine")
         await trio.sleep(20)
         salts = [message.cache_salt for child in launch.launched for message in sent(child)]
         assert salts == [b"mine"] * 2
@@ -155,7 +155,7 @@ async def test_a_stream_whose_deadline_passes_before_the_restart_fails_by_that_n
     children = [FakeChild(answer=10, exit_after_s=5, signal=9), FakeChild(load_s=20)]
     async with pool_of(*children) as (pool, _, _slots):
         sink = Collected()
-        pool.submit(ASK, sink, remaining_s=10, correlation_id="cid")
+        pool.submit([ASK], [sink], remaining_s=10, correlation_id="cid")
         await trio.sleep(40)
         assert sink.error is not None
         assert sink.error.code is ErrorCode.DEADLINE_EXCEEDED
@@ -174,7 +174,7 @@ async def test_a_sink_that_wants_to_know_is_told_each_failover(autojump_clock: M
     children = [FakeChild(answer=10, exit_after_s=4, signal=9) for _ in range(2)]
     async with pool_of(*children, FakeChild(answer=10)) as (pool, _, _slots):
         sink = Moving()
-        pool.submit(ASK, sink, remaining_s=300, correlation_id="cid")
+        pool.submit([ASK], [sink], remaining_s=300, correlation_id="cid")
         await trio.sleep(40)
         assert (sink.text, sink.moves) == (NUMBERS, 2)
 
@@ -189,7 +189,7 @@ async def test_a_sink_that_breaks_when_it_is_told_ends_its_own_request_alone(
     dies = FakeChild(answer=10, exit_after_s=4, signal=9)
     async with pool_of(dies, FakeChild(answer=10)) as (pool, _, _slots):
         broken = Broken()
-        pool.submit(ASK, broken, remaining_s=300, correlation_id="cid")
+        pool.submit([ASK], [broken], remaining_s=300, correlation_id="cid")
         good, _ = submit(pool)
         await trio.sleep(40)
         assert good.text == NUMBERS

@@ -70,9 +70,9 @@ def test_the_backlog_is_first_come_first_served_within_a_model() -> None:
     bound = Bound(3, 1000)
     backlog = Backlog(bound)
     for request_id, model in ((1, "a"), (2, "b"), (3, "a")):
-        assert bound.has_room(0)
+        assert bound.has_room(1, 0)
         backlog.add(model, request_id)
-    assert not bound.has_room(0)
+    assert not bound.has_room(1, 0)
     assert (backlog.count("a"), backlog.count("b"), backlog.count("c")) == (2, 1, 0)
     assert backlog.waiting("a") == [1, 3]
     backlog.add_first("a", 0)
@@ -93,8 +93,8 @@ def test_the_bound_counts_what_waits(moves: list[tuple[str, int, bool]]) -> None
             held.discard((model, request_id))
     assert bound.requests == len(held)
     tokens = sum(request_id for _, request_id in held)
-    assert bound.has_room(100 - tokens)
-    assert bound.has_room(101 - tokens) == (not held)  # a single one may wait, whatever it takes
+    assert bound.has_room(1, 100 - tokens)
+    assert bound.has_room(1, 101 - tokens) == (not held)
 
 
 def test_a_wait_is_known_of_a_model_once_enough_was_answered() -> None:

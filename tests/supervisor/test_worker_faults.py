@@ -52,7 +52,7 @@ async def test_a_sink_that_cannot_even_fail_ends_nobody_else(autojump_clock: Moc
 
     dies = FakeChild(answer=10, exit_after_s=5, signal=9)
     async with pool_of(dies, failovers_max=0) as (pool, _, _slots):
-        pool.submit(ASK, Broken(), remaining_s=300, correlation_id="cid")
+        pool.submit([ASK], [Broken()], remaining_s=300, correlation_id="cid")
         good, _ = submit(pool)
         await trio.sleep(10)
         assert good.error is not None

@@ -14,7 +14,6 @@ from typing import Final, Protocol
 
 import msgspec
 
-from rbee.ask import Ask
 from rbee.audit import NO_AUDIT, Audit
 from rbee.errors import ErrorCode, RequestError
 from rbee.metrics import Metrics
@@ -155,20 +154,16 @@ class Generation:
             raise _deadline_exceeded()
         try:
             self._take_lease()
-            for ask, choice in zip(self._order.asks, self._choices, strict=True):
-                self._submit(ask, choice, remaining_s)
-                if self._is_over:  # one of them has failed meanwhile, and has told so
-                    return
+            self._submit(remaining_s)
         except RequestError as error:
-            if self._is_over:
-                return
             self.abandon(error.code.value)
             raise
         except Exception:
             self.abandon(ErrorCode.INTERNAL_ERROR.value)
             raise
-        for each in self._ids:
-            self._open_requests.add(each, self)
+        if not self._is_over:  # else one of them has failed meanwhile, and has told so
+            for each in self._ids:
+                self._open_requests.add(each, self)
 
     def _take_lease(self) -> None:
         """Count the request where its principal is limited.
@@ -180,19 +175,20 @@ class Generation:
         if self._access is not None and principal is not None:
             self._lease = self._access.allowances.admit(principal, self._visit.headers)
 
-    def _submit(self, ask: Ask, choice: "_ChoiceSink", remaining_s: float) -> None:
+    def _submit(self, remaining_s: float) -> None:
         principal = self._visit.principal
-        request_id = self._generator.submit(
-            ask, choice,
+        request_ids = self._generator.submit(
+            self._order.asks, self._choices,
             remaining_s=remaining_s, first_token_timeout_s=self._limits.first_token_timeout_s,
             correlation_id=self._visit.correlation_id,
             priority=Priority.NORMAL if principal is None else principal.limits.priority,
             cache_salt=self._cache_salt,
         )  # fmt: skip
-        if self._is_over:
+        if not self._is_over:
+            self._request_ids = request_ids
+            return
+        for request_id in request_ids:
             self._generator.cancel(request_id, self._visit.outcome)
-        else:
-            self._request_ids.append(request_id)
 
     def check_time(self, now_s: float) -> None:
         """Fail if the deadline, or the time that a token may take, has passed.

@@ -4,6 +4,7 @@ Rule: the face declares these Protocols itself and is handed objects that fit. I
 pool, slot, worker or process.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from rbee.ask import Ask
@@ -52,26 +53,27 @@ class Sink(Protocol):
 class Generator(Protocol):
     """Takes asks, and gives each to a worker."""
 
-    def submit(  # noqa: PLR0913  # all that is said of an ask
+    def submit(  # noqa: PLR0913  # all that is said of an order
         self,
-        ask: Ask,
-        sink: Sink,
+        asks: Sequence[Ask],
+        sinks: Sequence[Sink],
         *,
         remaining_s: float,
         first_token_timeout_s: float,
         correlation_id: str,
         priority: Priority = Priority.NORMAL,
         cache_salt: bytes = b"",
-    ) -> int:
-        """Admit one ask; its answer goes to ``sink``, never before this returns.
+    ) -> list[int]:
+        """Admit all asks of an order, or none. No answer comes to a sink before this returns.
 
         Args:
-          remaining_s: what its answer may take in all.
-          first_token_timeout_s: what its first token may take.
+          asks: all of one model.
+          remaining_s: what the answers may take in all.
+          first_token_timeout_s: what the first token of any may take.
           cache_salt: what engines keep of one ask is reused for those with the same one alone.
 
         Returns:
-          The request's id, for `cancel`.
+          The requests' ids, for `cancel`.
 
         Raises:
           RequestError: refused: unknown model, queue full, draining, no slot can serve it.
