@@ -183,6 +183,24 @@ def test_a_refused_request_takes_nothing() -> None:
     assert (b"x-ratelimit-remaining-requests", b"3") in headers
 
 
+def test_what_is_refused_after_all_is_given_back_and_told_so() -> None:
+    clock = Clock()
+    accounts, who = Allowances(clock), principal(requests_per_minute=2, concurrent_requests=1)
+    for clock.now_s in (0.0, 0.0, 1.0, 1.5):
+        headers = [(b"x-other", b"1")]
+        lease = accounts.admit(who, headers)
+        assert lease is not None
+        assert (b"x-ratelimit-remaining-requests", b"1") in headers
+        lease.refund(headers)
+        lease.end()
+        assert headers == [
+            (b"x-other", b"1"),
+            (b"x-ratelimit-limit-requests", b"2"),
+            (b"x-ratelimit-remaining-requests", b"2"),
+            (b"x-ratelimit-reset-requests", b"0ms"),
+        ]
+
+
 def test_other_limits_begin_anew_and_what_is_open_stays_open() -> None:
     accounts = Allowances(Clock())
     lease = admitted(accounts, principal(concurrent_requests=1))

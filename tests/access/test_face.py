@@ -157,6 +157,21 @@ async def test_limits_hold_and_answers_tell_what_is_left(tmp_path: Path, has_lan
 
 
 @FACES
+async def test_what_is_refused_behind_the_limits_does_not_count(
+    tmp_path: Path, has_lane: bool
+) -> None:
+    async with serve_keyed(tmp_path, count_to_five, has_lane=has_lane) as keyed:
+        key = await keyed.key(limits={"requests_per_minute": 2, "concurrent_requests": 1})
+        for _ in range(5):
+            keyed.served.generator.refusals = [RequestError(ErrorCode.QUEUE_FULL, "it is full")]
+            told = await keyed.ask("POST", CHATS, key, CHAT)
+            assert (told.status, told.error["code"]) == (429, "queue_full")
+            assert told.headers["x-ratelimit-remaining-requests"] == "2"
+        told = await keyed.ask("POST", CHATS, key, CHAT)
+        assert (told.status, told.headers["x-ratelimit-remaining-requests"]) == (200, "1")
+
+
+@FACES
 async def test_tokens_of_a_stream_that_is_broken_off_are_counted(
     tmp_path: Path, has_lane: bool
 ) -> None:

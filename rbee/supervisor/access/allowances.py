@@ -1,7 +1,8 @@
 """How much each principal has left of what it may ask for. Pure: the time is an argument.
 
 Rule 1: a request is counted when it is admitted, its tokens when the engine has made them: who
-        breaks off pays for what was made, and for nothing else.
+        breaks off pays for what was made, and for nothing else. Whose request is refused by what
+        comes behind this, as the queue is full, gets it back.
 Rule 2: as nobody knows beforehand how long an answer gets, tokens may be overdrawn by what runs
         already. What was overdrawn is paid back before the next request is admitted.
 Rule 3: every `Lease` is ended once.
@@ -42,6 +43,8 @@ OnExceeded = Callable[[Principal, str, int], None]
 
 Headers = list[tuple[bytes, bytes]]
 
+_HEADERS: Final = b"x-ratelimit-"
+
 
 class Lease:
     """One request of a principal that has limits. Count its tokens, and end it."""
@@ -56,6 +59,14 @@ class Lease:
     def count_tokens(self, tokens: int) -> None:
         if self._account.tokens is not None and tokens:
             self._account.tokens.take(tokens, self._clock())
+
+    def refund(self, headers: Headers) -> None:
+        """Its request was refused after all: it does not count, and the headers say so."""
+        if self._account.requests is not None:
+            now_s = self._clock()
+            self._account.requests.take(-1, now_s)
+            headers[:] = [each for each in headers if not each[0].startswith(_HEADERS)]
+            headers += _told(self._account, now_s)
 
     def end(self) -> None:
         if not self._is_ended:
@@ -195,9 +206,9 @@ def _told(account: _Account, now_s: float) -> Headers:
     for kind, bucket in ((b"requests", account.requests), (b"tokens", account.tokens)):
         if bucket is not None:
             headers += [
-                (b"x-ratelimit-limit-" + kind, b"%d" % bucket.per_minute),
-                (b"x-ratelimit-remaining-" + kind, b"%d" % bucket.left(now_s)),
-                (b"x-ratelimit-reset-" + kind, _duration(bucket.reset_s(now_s))),
+                (_HEADERS + b"limit-" + kind, b"%d" % bucket.per_minute),
+                (_HEADERS + b"remaining-" + kind, b"%d" % bucket.left(now_s)),
+                (_HEADERS + b"reset-" + kind, _duration(bucket.reset_s(now_s))),
             ]
     return headers
 

@@ -21,7 +21,10 @@ class Bucket:
         return max(0, math.floor(self._filled(now_s)))
 
     def take(self, amount: int, now_s: float) -> None:
-        """Take out what was used. It may go below empty: what was used is owed."""
+        """Take out what was used. It may go below empty: what was used is owed.
+
+        Less than nothing puts back what was taken out; more than it holds flows over.
+        """
         self._level = self._filled(now_s) - amount
         self._at_s = now_s
 

@@ -156,6 +156,8 @@ class Generation:
             self._take_lease()
             self._submit(remaining_s)
         except RequestError as error:
+            if self._lease is not None:
+                self._lease.refund(self._visit.headers)
             self.abandon(error.code.value)
             raise
         except Exception:
