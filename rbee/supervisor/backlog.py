@@ -12,7 +12,8 @@ from rbee.supervisor.line import Line
 RETRY_AFTER_S_MIN: Final = 1
 RETRY_AFTER_S_MAX: Final = 3600
 
-# How much the newest request counts in the mean service time, and how many make it a mean.
+# How much the newest request counts in the mean time that places are held, and how many
+# make it a mean.
 NEWEST_WEIGHT: Final = 0.1
 SAMPLES_MIN: Final = 5
 
@@ -123,17 +124,20 @@ class Backlog:
 
 
 class Rates:
-    """How long requests of each model take, as a moving mean: what comes of it is not made up."""
+    """How long requests of each model hold a place, as a moving mean.
+
+    However they end: the queue moves on by answers that are broken off as by those that are whole.
+    """
 
     def __init__(self) -> None:
         self._mean_s: dict[str, float] = {}
         self._samples: dict[str, int] = {}
 
-    def note(self, model: str, service_s: float) -> None:
-        """A request was answered in full, ``service_s`` after it was sent to a worker."""
+    def note(self, model: str, held_s: float) -> None:
+        """A request has left its worker, ``held_s`` after it was sent there."""
         samples = self._samples[model] = self._samples.get(model, 0) + 1
         mean_s = self._mean_s.get(model, 0.0)
-        self._mean_s[model] = mean_s + max(NEWEST_WEIGHT, 1 / samples) * (service_s - mean_s)
+        self._mean_s[model] = mean_s + max(NEWEST_WEIGHT, 1 / samples) * (held_s - mean_s)
 
     def wait_s(self, model: str, place: int, capacity: int) -> float | None:
         """How long the request at that place of the queue will wait.
@@ -142,7 +146,7 @@ class Rates:
           place: 1 for the first.
           capacity: requests that are worked on at once, all of which are now.
         Returns:
-          None: nobody can know, as too few were answered, or no worker is ready.
+          None: nobody can know, as too few have ended, or no worker is ready.
         """
         if self._samples.get(model, 0) < SAMPLES_MIN or capacity <= 0:
             return None

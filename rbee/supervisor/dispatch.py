@@ -10,7 +10,7 @@ Rule 2: while suspects wait, one worker is kept for them: the first that is idle
 Rule 3: where somebody at a worker came to be suspected, by what its like did elsewhere, that
         worker gets nothing else either until it is cleared.
 Rule 4: a request counts as being at a worker until that has said its last word on it, also when
-        it was cancelled: it may still be what crashes it.
+        it was cancelled: it may still be what crashes it, and holds its place.
 """
 
 import itertools
@@ -176,11 +176,7 @@ class Dispatch:
     def finish(self, request: OpenRequest) -> None:
         """The worker has said its last word on it."""
         self._take_off(request)
-
-    def answered(self, request: OpenRequest) -> None:
-        """It was answered in full."""
-        if not request.course.failovers:
-            self._rates.note(request.ask.model, self._clock() - request.sent_s)
+        self._note_held(request)
 
     def remove(self, request: OpenRequest) -> None:
         """Take a request out, wherever it is: its worker is told to stop."""
@@ -201,9 +197,17 @@ class Dispatch:
         self._send_away(request, worker)
         self.wait_first(request)
 
-    def room_made(self, worker: Worker) -> None:
-        """The worker has said its last word on something that was cancelled."""
-        self.pump(worker.model)
+    def let_go(self, worker: Worker) -> None:
+        """The worker may have said its last word on something that was cancelled."""
+        leaving = self._leaving.get(worker)
+        if not leaving:
+            return
+        there = _still_there(worker, leaving)
+        for request in leaving if len(there) < len(leaving) else ():
+            goes_on = request.worker is not None or request.request_id in self._waiting
+            if not goes_on and not worker.is_open(request.wire_id):
+                self._note_held(request)
+        leaving[:] = there
 
     def take_back(self, worker: Worker) -> tuple[list[OpenRequest], list[OpenRequest]]:
         """The worker is gone.
@@ -316,10 +320,7 @@ class Dispatch:
         return True
 
     def _send_away(self, request: OpenRequest, worker: Worker) -> None:
-        leaving = self._leaving.setdefault(worker, [])
-        if len(leaving) > 2 * worker.open_requests:  # at least half of them have left since
-            leaving[:] = _still_there(worker, leaving)
-        leaving.append(request)
+        self._leaving.setdefault(worker, []).append(request)
         worker.cancel(request.wire_id)
 
     def _take_off(self, request: OpenRequest) -> None:
@@ -327,6 +328,11 @@ class Dispatch:
         del self._sent[request.wire_id]
         del self._at[request.worker][request.wire_id]
         request.worker = None
+
+    def _note_held(self, request: OpenRequest) -> None:
+        """It held a place until now, at a worker that lives. An answer that went on held two."""
+        if not request.course.failovers:
+            self._rates.note(request.ask.model, self._clock() - request.sent_s)
 
     def _stop_waiting(self, request: OpenRequest, *, is_served: bool = False) -> None:
         if self._waiting.pop(request.request_id, None) is not None:

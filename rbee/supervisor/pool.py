@@ -204,8 +204,9 @@ class Pool:
                 continue  # cancelled by the sink of an earlier delta of this step
             told = request.course.take(delta)
             if delta.finish is not None:
-                self._finish(request)
+                self._take_out(request)
             self._push(request, told)
+        self._dispatch.let_go(worker)
         if suspect is not None:
             self._hear(suspect)
         # Also when nothing has ended here: the last word on what was cancelled may have come.
@@ -237,7 +238,8 @@ class Pool:
         self._dispatch.pump(worker.model)
 
     def room_made(self, worker: Worker) -> None:
-        self._dispatch.room_made(worker)
+        self._dispatch.let_go(worker)
+        self._dispatch.pump(worker.model)
 
     def worker_gone(self, worker: Worker, ending: WorkerExit) -> None:
         mine, cancelled = self._dispatch.take_back(worker)
@@ -334,10 +336,6 @@ class Pool:
             self._end(request, RequestError(ErrorCode.DEADLINE_EXCEEDED, message))
 
     # --- words to sinks
-
-    def _finish(self, request: OpenRequest) -> None:
-        self._take_out(request)
-        self._dispatch.answered(request)
 
     def _take_out(self, request: OpenRequest) -> None:
         """The worker has said its last word on it, and lives: this is no request that kills."""

@@ -69,6 +69,7 @@ class FakeChild:
     batch_size: int = 8
     answer: int = 3  # tokens of each answer, one per second
     answers: bool = True
+    lets_go_after_s: float = 0.0  # of what was cancelled
     pid: int = 42
     cause: str = ""
     secret: bytes = SECRET
@@ -154,13 +155,23 @@ class FakeChild:
                     nursery.start_soon(self._answer, message)
             case Cancel(request_id=request_id):
                 self._cancelled.add(request_id)
-                if self._dialogue.is_open(request_id):
-                    self.say(Failed(request_id, ErrorCode.CANCELLED, "cancelled"))
+                if not self.lets_go_after_s:
+                    self._let_go(request_id)
+                else:
+                    nursery.start_soon(self._let_go_later, request_id)
             case Stop() if self._dialogue.stage is Stage.LEFT:
                 pass  # the answer to its Bye
             case Drain() | Stop():
                 self.say(Bye(self.says_bye or "drained", 0))
                 self.end(None)
+
+    def _let_go(self, request_id: int) -> None:
+        if self._dialogue.is_open(request_id):
+            self.say(Failed(request_id, ErrorCode.CANCELLED, "cancelled"))
+
+    async def _let_go_later(self, request_id: int) -> None:
+        await trio.sleep(self.lets_go_after_s)
+        self._let_go(request_id)
 
     async def _answer(self, ask: Generate) -> None:
         for index in range(len(ask.resume_ids), self.answer):

@@ -1,6 +1,7 @@
 """The pool over workers on a clock that costs no time: no request is lost or answered twice."""
 
 import functools
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -284,6 +285,39 @@ async def test_retry_after_is_the_wait_of_those_that_were_just_admitted(
         while not sinks[-1].deltas:
             await trio.sleep(0.1)
         assert trio.current_time() - asked_s == pytest.approx(told_s, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("leaves_after_s", "lets_go_after_s", "held_s"), [(3, 0, 3), (0.1, 2, 2.1)]
+)
+async def test_who_leaves_early_teaches_how_long_a_place_is_held(
+    leaves_after_s: float, lets_go_after_s: float, held_s: float, autojump_clock: MockClock
+) -> None:
+    child = FakeChild(batch_size=1, answer=1000, lets_go_after_s=lets_go_after_s)
+    async with pool_of(child, requests_max=4) as (pool, _, _slots):
+        for _ in range(SAMPLES_MIN):
+            _, request_id = submit(pool)
+            await trio.sleep(leaves_after_s)
+            pool.cancel(request_id, "client went away")
+            await trio.sleep(lets_go_after_s + 5)
+        for _ in range(5):
+            submit(pool)
+        with pytest.raises(RequestError) as refused:
+            submit(pool)
+        assert refused.value.retry_after_s == math.ceil(5 * held_s)
+
+
+async def test_what_a_worker_does_not_let_go_of_teaches_nothing(autojump_clock: MockClock) -> None:
+    child = FakeChild(answers=False, lets_go_after_s=1e9, exit_after_s=20, signal=9)
+    async with pool_of(child, FakeChild(batch_size=1), requests_max=1) as (pool, _, _slots):
+        for _ in range(SAMPLES_MIN):
+            pool.cancel(submit(pool)[1], "client went away")
+        await trio.sleep(25)
+        submit(pool)
+        submit(pool)
+        with pytest.raises(RequestError) as refused:
+            submit(pool)
+        assert refused.value.retry_after_s == 1
 
 
 async def test_who_waits_is_served_and_told_to_wait_by_class(autojump_clock: MockClock) -> None:
