@@ -15,7 +15,8 @@ from rbee.supervisor.api.fields import Schema
 TIMEOUT_HEADER: Final = "X-Request-Timeout"
 DEADLINE_HEADER: Final = "X-Request-Deadline"
 
-_SECONDS: Final = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?", re.ASCII)
+# However many digits: a header is bounded, and a float reads them all.
+_SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 
 TIMEOUT_SCHEMA: Final[Schema] = {
     "type": "string",
