@@ -62,6 +62,8 @@ def test_what_is_no_strict_json_is_refused(raw: bytes) -> None:
 def test_a_refusal_tells_the_place_and_never_the_text() -> None:
     with pytest.raises(RequestError, match="not JSON at byte 8"):
         decode_json(b'{"key": secret}')
+    with pytest.raises(RequestError, match="not UTF-8 at byte 17"):
+        decode_json(b'{"key": "secret: \xff"}')
 
 
 @pytest.mark.parametrize(

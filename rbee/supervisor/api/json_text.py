@@ -42,8 +42,8 @@ def decode_json(raw: bytes) -> object:
         raise _invalid(f"the body holds more than {CONTAINERS_MAX} objects and arrays")
     try:
         value = _decoder.decode(raw)
-    except UnicodeDecodeError as error:
-        raise _invalid(f"the body is not UTF-8 at byte {error.start}") from None
+    except UnicodeDecodeError:
+        raise _invalid(_not_utf_8(raw)) from None
     except RecursionError:
         raise _invalid(f"the body is nested deeper than {DEPTH_MAX} levels") from None
     except msgspec.ValidationError:
@@ -63,6 +63,15 @@ def _count_containers(raw: bytes) -> int:
         return count
     outside = _STRING.sub(b"", raw)
     return outside.count(b"[") + outside.count(b"{")
+
+
+def _not_utf_8(raw: bytes) -> str:
+    """Where it is not: the JSON decoder counts from the beginning of the string that it is in."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        return f"the body is not UTF-8 at byte {error.start}"
+    return "the body is not UTF-8"
 
 
 def _in_our_words(problem: str) -> str:
