@@ -25,6 +25,7 @@ from rbee.client.answers import Completion, Delta, Response
 from rbee.client.errors import (
     AnswerError,
     BadAnswerError,
+    BadRequestError,
     ClientError,
     ForeignServerError,
     ServerGoneError,
@@ -34,7 +35,7 @@ from rbee.client.plain import Client, Stream
 from rbee.client.tasks import AsyncClient, AsyncStream
 
 __all__ = [
-    "AnswerError", "AsyncClient", "AsyncStream", "BadAnswerError", "Client", "ClientError",
-    "Completion", "Delta", "ForeignServerError", "Response", "ServerGoneError", "Stream",
-    "TimedOutError",
+    "AnswerError", "AsyncClient", "AsyncStream", "BadAnswerError", "BadRequestError", "Client",
+    "ClientError", "Completion", "Delta", "ForeignServerError", "Response", "ServerGoneError",
+    "Stream", "TimedOutError",
 ]  # fmt: skip

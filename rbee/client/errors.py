@@ -9,6 +9,10 @@ class ClientError(RbeeError):
     """Base of all that a client raises on purpose."""
 
 
+class BadRequestError(ClientError, ValueError):
+    """What is asked cannot be said to a server, such as NaN in a body: nothing was sent."""
+
+
 class ServerGoneError(ClientError):
     """No server is there, or it ended the connection before the answer was whole."""
 

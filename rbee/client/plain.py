@@ -33,9 +33,11 @@ class Client:
         server lets it.
     Raises:
       ConfigError: ./rbee.toml is there and cannot be used.
+      BadRequestError: the timeout is not above 0.
 
     Every call may raise a `ClientError`: `AnswerError` where the server refuses, `ServerGoneError`
-    where none is there, `TimedOutError` where the time is over.
+    where none is there, `TimedOutError` where the time is over, `BadRequestError` where something
+    cannot be said.
     """
 
     def __init__(

@@ -30,10 +30,11 @@ class AsyncClient:
         server lets it.
     Raises:
       ConfigError: ./rbee.toml is there and cannot be used.
+      BadRequestError: the timeout is not above 0.
 
     Every call may raise a `ClientError`: `AnswerError` where the server refuses, `ServerGoneError`
-    where none is there, `TimedOutError` where the time is over. A call that is cancelled ends its
-    request.
+    where none is there, `TimedOutError` where the time is over, `BadRequestError` where something
+    cannot be said. A call that is cancelled ends its request.
     """
 
     def __init__(

@@ -20,6 +20,7 @@ from rbee.client import (
     AnswerError,
     AsyncClient,
     AsyncStream,
+    BadRequestError,
     Client,
     ClientError,
     ServerGoneError,
@@ -119,8 +120,42 @@ def test_a_refusal_has_its_code_its_status_and_its_correlation_id(client: Client
     assert error.details[0]["field"] == "temperature"
     with pytest.raises(AnswerError, match="no such model"):
         client.chat(HELLO, model="none", stream=True)
-    with pytest.raises(ValueError, match="regex"):
+    with pytest.raises(BadRequestError, match="regex"):
         client.request("get", "/v1/models")
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, [{"a": math.nan}], "\ud800"])
+def test_what_json_cannot_say_is_refused_before_it_is_sent(client: Client, wrong: object) -> None:
+    with pytest.raises(BadRequestError, match="JSON"):
+        client.complete("a", model="synthetic", temperature=wrong)
+    answer = client.complete("null", model="synthetic", max_tokens=1, temperature=None)
+    assert answer.text == "0 "
+
+
+@LIBRARIES
+def test_every_timeout_above_0_is_taken_by_both_clients_and_no_other(
+    server: Server, client: Client, run: Run
+) -> None:
+    ask = {"model": "synthetic", "max_tokens": 1}
+
+    async def main() -> None:
+        async with AsyncClient(server.run_dir) as asynchronous:
+            for timeout_s in (1e10, 1e300, 3e6, 86_400, math.inf):
+                assert client.complete("a", timeout_s=timeout_s, **ask).text == "0 "
+                assert (await asynchronous.complete("a", timeout_s=timeout_s, **ask)).text == "0 "
+            for timeout_s in (0.0004, 1e-300):
+                with pytest.raises(AnswerError, match="deadline"):
+                    client.chat(HELLO, model="synthetic", max_tokens=4000, timeout_s=timeout_s)
+            for timeout_s in (0, -1.0, -math.inf, math.nan):
+                for make in (Client, AsyncClient):
+                    with pytest.raises(BadRequestError, match="timeout_s must be above 0"):
+                        make(server.run_dir, timeout_s=timeout_s)
+                with pytest.raises(BadRequestError):
+                    client.complete("a", timeout_s=timeout_s, **ask)
+                with pytest.raises(BadRequestError):
+                    await asynchronous.complete("a", timeout_s=timeout_s, **ask)
+
+    run(main)
 
 
 def test_a_deadline_is_the_servers_and_its_end_of_a_stream_is_an_error(client: Client) -> None:
