@@ -123,14 +123,19 @@ class Dispatch:
 
     # --- what comes and goes
 
-    def free(self, model: str) -> int:
-        """How many new requests can be sent past the queue, as nobody is in it."""
+    def free(self, model: str, wanted: int) -> int:
+        """How many new requests can be sent past the queue, as nobody is in it; no more than so."""
         if self._kept:  # a suspicion may have ended by the clock alone
             self.pump(model)
         if self._common.first(model) is not None:
             return 0
-        workers = (each for each in self._workers(model) if each not in self._kept)
-        return sum(each.batch_size - each.open_requests for each in workers if each.takes_requests)
+        found = 0
+        for worker in self._workers(model):
+            if worker.takes_requests and worker not in self._kept:
+                found += worker.batch_size - worker.open_requests
+                if found >= wanted:
+                    return wanted
+        return found
 
     def check_wait(
         self, requests: list[OpenRequest], remaining_s: float, first_token_timeout_s: float

@@ -118,7 +118,7 @@ class Pool:
         standings = [dispatch.standing(each) for each in requests]
         if Standing.QUARANTINED in standings:
             raise request_quarantined()
-        free = 0 if Standing.SUSPECT in standings else dispatch.free(model)
+        free = 0 if Standing.SUSPECT in standings else dispatch.free(model, len(requests))
         if free < len(requests):
             may_wait_s = math.inf if free else first_token_timeout_s
             dispatch.check_wait(requests[free:], remaining_s, may_wait_s)
