@@ -17,6 +17,7 @@ import trio
 from rbee.chaos.drill import Report
 from rbee.chaos.processes import adopt_orphans, end_children, heed_sigterm
 from rbee.chaos.scenario import Absent, Need, Scenario
+from rbee.chaos.worker_faults import FREEZER
 
 # A drill ends by itself within its scenario's limit and what its end takes.
 END_MORE_S: Final = 60.0
@@ -68,6 +69,7 @@ def _lacking() -> dict[Need, str]:
     needs: dict[Need, tuple[bool, str]] = {
         "root": (os.geteuid() == 0, "root"),
         "cgroup v1": ((_PIDS_CGROUP / "cgroup.procs").exists(), "cgroup version 1"),
+        "freezer": ((FREEZER / "cgroup.procs").exists(), "the freezer of cgroup version 1"),
         "openssl": (shutil.which("openssl") is not None, "the openssl command"),
     }
     return {need: words for need, (is_there, words) in needs.items() if not is_there}

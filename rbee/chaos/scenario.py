@@ -17,7 +17,7 @@ SERVED_AGAIN_S: Final = 10.0
 # From SIGTERM to the end: what is open is answered, then the stop ladder.
 END_S: Final = 12.0
 
-Need = Literal["root", "cgroup v1", "openssl"]
+Need = Literal["root", "cgroup v1", "freezer", "openssl"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,10 @@
 """Faults that come over a worker from outside: signals, at the worst moments."""
 
+import contextlib
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -10,6 +13,9 @@ from rbee.chaos.scene import SERVING, Missed, Row, Scene
 
 KILL_OFTEN_S: Final = 60.0
 CHURN_RESTARTS: Final = 50
+
+FREEZER: Final = Path("/sys/fs/cgroup/freezer")
+THAWED_S: Final = 2.0
 
 # A worker whose answers are about to end has drained before it can be struck.
 DRAINS_MAX: Final = 5
@@ -121,6 +127,16 @@ async def stop_and_continue(scene: Scene) -> None:
     scene.must_go.discard(row["pid"])
 
 
+async def hang_in_kernel(scene: Scene) -> None:
+    """A busy worker stands still so that not even SIGKILL ends it, until its slot has another."""
+    await scene.moment()
+    row = await scene.busy_worker()
+    scene.strike()
+    scene.must_go.add(row["pid"])
+    with _frozen(row["pid"]):
+        await scene.replacement(row, SERVING)
+
+
 async def kill_all(scene: Scene) -> None:
     """SIGKILL for all workers at once: nobody is left to go on with the answers."""
     await scene.moment()
@@ -184,3 +200,20 @@ async def _restart_again(scene: Scene, row: Row, left: Iterator[int]) -> None:
 async def start_many(scene: Scene) -> None:
     """SIGKILL for all of sixteen workers: as many start at once."""
     await kill_all(scene)
+
+
+@contextlib.contextmanager
+def _frozen(pid: int) -> Iterator[None]:
+    """Signals do not act on it meanwhile: as on a process that hangs in a driver."""
+    group = FREEZER / f"rbee-chaos-{pid}"
+    group.mkdir()
+    try:
+        (group / "cgroup.procs").write_text(str(pid))
+        (group / "freezer.state").write_text("FROZEN")
+        yield
+    finally:
+        (group / "freezer.state").write_text("THAWED")
+        until_s = time.monotonic() + THAWED_S
+        while (group / "cgroup.procs").read_text() and time.monotonic() < until_s:
+            time.sleep(0.01)  # what was sent to it acts now
+        group.rmdir()

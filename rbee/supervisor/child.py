@@ -33,12 +33,20 @@ class Child(Protocol):
         ...
 
     @property
+    def was_killed(self) -> trio.Event:
+        """Set once it was sent SIGKILL by us, whoever asked for it."""
+        ...
+
+    @property
     def cause(self) -> str:
         """What the kernel, or a limit of ours, has ended it for: "out_of_memory: ..."; or ""."""
         ...
 
     async def wait_exit(self) -> tuple[int | None, int | None]:
-        """Exit code and signal, one of them None. Returns when all its descendants are gone."""
+        """Exit code and signal, one of them None. Returns when all its descendants are gone.
+
+        Both are None where not even SIGKILL has ended it.
+        """
         ...
 
 

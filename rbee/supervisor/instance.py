@@ -18,7 +18,7 @@ from rbee.supervisor.adopted import Adopted
 from rbee.supervisor.cgroup import Ground, Group, Means, Place
 from rbee.supervisor.custody import Custody, new_spawn
 from rbee.supervisor.gpu_quarantine import GpuQuarantine
-from rbee.supervisor.kin import Identity, Kin
+from rbee.supervisor.kin import Identity, Kin, is_alive
 from rbee.supervisor.limits import Holding, Limits, check_limits, controllers_needed, judge_holding
 from rbee.supervisor.orphans import Swept, sweep
 from rbee.supervisor.records import (
@@ -63,6 +63,7 @@ class Instance:
         self._gpus = gpus or {}
         self._mend_run_dir = mend_run_dir
         self._quarantine = GpuQuarantine()
+        self._survivors: list[tuple[WorkerNotes, list[Identity]]] = []  # of SIGKILL
         self._log = log
         self._ground = Ground(self.name, places)
         self._where = this_machine()
@@ -116,14 +117,16 @@ class Instance:
             raise OSError(errno.EBUSY, problem)
         self._see_to_run_dir()
         spawn, limits = new_spawn(), self._limits[worker_id]
-        about = WorkerRecord(self.name, self._where, worker_id, spawn, 0, 0)
+        notes = WorkerNotes(
+            self.run_dir, WorkerRecord(self.name, self._where, worker_id, spawn, 0, 0)
+        )
         return Custody(
             Kin(f"{self.name}/{spawn}", self._new_group(spawn, limits)),
             limits,
             self.holding(worker_id),
             self.adopted,
-            WorkerNotes(self.run_dir, about),
-            functools.partial(self._keep_off, worker_id),
+            notes,
+            functools.partial(self._keep_off, worker_id, notes),
         )
 
     def _see_to_run_dir(self) -> None:
@@ -137,7 +140,8 @@ class Instance:
             write_record(self.run_dir, self._record)
             self._log.warning("run_dir_mended", run_dir=str(self.run_dir))
 
-    def _keep_off(self, worker_id: str, survivors: list[Identity]) -> None:
+    def _keep_off(self, worker_id: str, notes: WorkerNotes, survivors: list[Identity]) -> None:
+        self._survivors.append((notes, survivors))
         gpu = self._gpus.get(worker_id)
         if gpu is not None:
             self._quarantine.add(gpu, worker_id, survivors)
@@ -188,6 +192,9 @@ class Instance:
             time.sleep(LOOK_EVERY_S)
             left = self._ground.close()
         problem = self._end_adopted()
+        for notes, survivors in self._survivors:
+            if not any(map(is_alive, survivors)):  # else the next supervisor is to know of them
+                notes.remove()
         if left:
             self._log.error("cgroups_left", folders=[str(path) for path in left])
         if problem:

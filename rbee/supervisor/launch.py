@@ -41,8 +41,10 @@ ENVIRONMENT_KEPT: Final = (
     "COVERAGE_PROCESS_CONFIG",  # set by coverage.py, when tests measure workers too
 )  # fmt: skip
 
-# After SIGKILL: a process that hangs in the kernel longer than that does not hold shutdown.
-UNKILLABLE_AFTER_S: Final = 10.0
+# After SIGKILL: a process that hangs in the kernel for longer does not hold its slot; and not the
+# supervisor, whose shutdown has waited for it before.
+UNKILLABLE_AFTER_S: Final = 5.0
+UNKILLABLE_AT_SHUTDOWN_AFTER_S: Final = 1.0
 
 # What is left of a worker's descendants when it has ended is killed, and mostly gone at once.
 STRAYS_GONE_S: Final = 2.0
@@ -55,6 +57,8 @@ OUTPUT_TAIL_S: Final = 0.2
 LINK_TAIL_S: Final = 1.0
 
 Spawn = Callable[[list[str], dict[str, str], list[int], int], Process]
+
+NOT_STOPPED: Final = "did not stop when asked"
 
 Killed = Callable[[str, int, str, str], None]
 """Hears of each signal that ends a worker: worker id, pid, name of the signal, reason."""
@@ -88,6 +92,9 @@ class EngineChild:
         self._ended = trio.Event()
         self._status: int | None = None  # None: running, or not even SIGKILL ended it
         self._cause = ""
+        self.was_killed: Final = trio.Event()
+        self._patience: Final = trio.CancelScope()  # with its end; without limit until SIGKILL
+        self._is_given_up = False  # not even SIGKILL ended it
 
     def send(self, frames: list[bytes]) -> None:
         self._link.send(frames)
@@ -101,11 +108,16 @@ class EngineChild:
     def ask_stacks(self) -> None:
         self._process.signal_leader(STACKS_SIGNAL)
 
+    def terminate(self, reason: str) -> None:
+        """SIGTERM to its group. Says why in the log."""
+        self._tell("SIGTERM", reason)
+        self._process.signal_group(signal.SIGTERM)
+
     def kill(self, reason: str) -> None:
-        self._log.warning(
-            "worker_killed", worker=self.worker_id, pid=self.pid, signal="SIGKILL", reason=reason
-        )
-        self._killed(self.worker_id, self.pid, "SIGKILL", reason)
+        self._tell("SIGKILL", reason)
+        if not self.was_killed.is_set():
+            self.was_killed.set()
+            self._patience.deadline = trio.current_time() + UNKILLABLE_AFTER_S
         self._process.signal_group(signal.SIGKILL)
         self.custody.kill()
 
@@ -114,6 +126,12 @@ class EngineChild:
         if not self._cause:
             self._cause = cause
             self.kill(cause)
+
+    def _tell(self, number: str, reason: str) -> None:
+        self._log.warning(
+            "worker_killed", worker=self.worker_id, pid=self.pid, signal=number, reason=reason
+        )
+        self._killed(self.worker_id, self.pid, number, reason)
 
     @property
     def cause(self) -> str:
@@ -224,7 +242,7 @@ class Launcher:
         cause = child.custody.memory_problem()
         strays = [pid for pid in child.custody.living() if pid != child.pid]
         child.custody.kill()
-        child._status = child._process.reap()
+        child._status = child._process.reap(waits=not child._is_given_up)
         if cause and not child._cause and child._status == -signal.SIGKILL:
             child._cause = cause
         self.log.info(
@@ -235,7 +253,7 @@ class Launcher:
             await self._see_gone(child)
 
     async def _see_gone(self, child: EngineChild) -> None:
-        until_s = trio.current_time() + STRAYS_GONE_S
+        until_s = trio.current_time() + (0 if child._is_given_up else STRAYS_GONE_S)
         while (
             (there := child.custody.living()) or child.custody.is_unsure
         ) and trio.current_time() < until_s:
@@ -256,13 +274,26 @@ class Launcher:
 
     async def _wait_or_stop(self, child: EngineChild) -> None:
         try:
-            await child._process.wait_ended()
+            with child._patience:
+                await child._process.wait_ended()
+                return
         except trio.Cancelled:
             with trio.CancelScope(shield=True):
                 await self._go_down_ladder(child)
             raise
+        self._give_up(child)
 
     async def _go_down_ladder(self, child: EngineChild) -> None:
+        if not child.was_killed.is_set():
+            if await self._stops_when_asked(child):
+                return
+            child.kill(NOT_STOPPED)
+        with trio.move_on_after(UNKILLABLE_AT_SHUTDOWN_AFTER_S):
+            await child._process.wait_ended()
+            return
+        self._give_up(child)
+
+    async def _stops_when_asked(self, child: EngineChild) -> bool:
         begun_s = trio.current_time()
         try:
             child.send(encode(Stop()))
@@ -270,30 +301,19 @@ class Launcher:
             pass  # not connected yet, or deaf: nothing to wait for, the signals will do
         else:
             if await self._ended_by(child, begun_s + self.limits.term_after_s):
-                return
-        if not self.hurry.is_set():
-            self._signal(child, signal.SIGTERM)
-            if await self._ended_by(child, begun_s + self.limits.kill_after_s):
-                return
-        self._signal(child, signal.SIGKILL)
-        with trio.move_on_after(UNKILLABLE_AFTER_S):
-            await child._process.wait_ended()
-            return
+                return True
+        if self.hurry.is_set():
+            return False
+        child.terminate(NOT_STOPPED)
+        return await self._ended_by(child, begun_s + self.limits.kill_after_s)
+
+    def _give_up(self, child: EngineChild) -> None:
+        """Its memory is not to be had, but its slot and its requests are."""
+        child._is_given_up = True
         self.log.error(
             "worker_unkillable", worker=child.worker_id, pid=child.pid,
             remedy="it hangs in the kernel, mostly in a driver: look at its wchan; reboot",
         )  # fmt: skip
-
-    def _signal(self, child: EngineChild, number: signal.Signals) -> None:
-        reason = "did not stop when asked"
-        self.log.warning(
-            "worker_killed", worker=child.worker_id, pid=child.pid, signal=number.name,
-            reason=reason,
-        )  # fmt: skip
-        self.killed(child.worker_id, child.pid, number.name, reason)
-        child._process.signal_group(number)
-        if number is signal.SIGKILL:
-            child.custody.kill()
 
     async def _ended_by(self, child: EngineChild, until_s: float) -> bool:
         """Wait for the end. False: ``until_s`` passed, or somebody is in a hurry."""

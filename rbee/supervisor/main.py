@@ -72,8 +72,9 @@ FACES_CLOSE_S: Final = 6.0
 # The same after a second signal: who has just asked is still told that the server goes.
 HURRIED_CLOSE_S: Final = 0.5
 
-# What shutdown may take beside draining, the faces' closing and the ladder.
-OVERDUE_S: Final = 1.0
+# What shutdown may take beside draining, the faces' closing and the ladder. With the defaults that
+# is less than 30 s in all, though nothing ends as it should.
+OVERDUE_S: Final = 1.9
 
 
 def serve(config: Config) -> int:

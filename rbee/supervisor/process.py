@@ -76,10 +76,12 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, number)
 
-    def reap(self) -> int | None:
+    def reap(self, *, waits: bool = True) -> int | None:
         """Kill what is left of the group, and take the leader's exit status.
 
-        To be called after `wait_ended`; else it waits for the kill to act, for a moment.
+        Args:
+          waits: for the kill to act, for a moment in which nothing else runs, if `wait_ended`
+            has not returned.
 
         Returns:
           The exit code, or minus the signal that ended it. None: not even SIGKILL ended it.
@@ -87,7 +89,7 @@ class Process:
         self.signal_group(signal.SIGKILL)
         status: int | None = None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            status = self._popen.wait(REAP_TIMEOUT_S)
+            status = self._popen.wait(REAP_TIMEOUT_S if waits else 0)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1

@@ -4,8 +4,11 @@ Rule 1: times are on the supervisor's clock, and say when a message was taken, n
         worker's clock showed: a box that was frozen and thawed has hung nobody.
 Rule 2: the time for which the supervisor itself did not run is no one's silence: `excuse`
         takes it off.
+Rule 3: a gain is a token, the end of an answer, or something that was read of a prompt. Clients
+        that give up are none: they hide no livelock from those who wait on.
 """
 
+import math
 from collections import deque
 from dataclasses import replace
 from typing import Final
@@ -45,13 +48,20 @@ class Vitals:
         self._steps = 0  # that are known of
         self._loaded_bytes = 0
         self._sent_s: dict[int, float] = {}  # requests without a token yet: when each was sent
+        self._has_gained = True  # since a client gave up, or ever
+        self._given_up_s = math.inf  # the first of those given up since then: when it was sent
         self._speeds: deque[float] = deque(maxlen=PROMPTS_KEPT)
 
     @property
     def beat(self) -> Beat | None:
         return self.last_beats[-1][1] if self.last_beats else None
 
-    def signs(self, phase: LifePhase) -> Signs:
+    def signs(self, phase: LifePhase, requests: int = 0) -> Signs:
+        """What it is to be judged by.
+
+        Args:
+          requests: that it has, but for those that were given up.
+        """
         beat = self.beat
         prompt_tokens = 0 if beat is None else beat.prompt_tokens
         if phase is LifePhase.LOADING and self.loading.phase is Phase.IMPORTING:
@@ -62,7 +72,7 @@ class Vitals:
             beat_s=self.beat_s,
             heard_s=self._heard_s,
             step_s=self._step_s,
-            token_s=self._token_s,
+            token_s=self._token_s if requests > len(self._sent_s) else self._waits_since_s(),
             read_s=self._read_s,
             prompt_tokens=prompt_tokens,
             is_reading=prompt_tokens > 0 or (beat is not None and beat.phase is Phase.PREFILL),
@@ -70,8 +80,11 @@ class Vitals:
         )
 
     def asked_to_work(self, now_s: float) -> None:
-        """It had nothing to do, and has now; or it was asked to end."""
+        """It had nothing to do, and has now."""
         self._step_s = self._token_s = self._read_s = now_s
+
+    def asked_to_end(self, now_s: float) -> None:
+        self._step_s = now_s
 
     def request_sent(self, request_id: int, now_s: float) -> None:
         self._sent_s[request_id] = now_s
@@ -89,8 +102,11 @@ class Vitals:
         self._heard_s = self._step_s = self._token_s = now_s
 
     def hear_step(self, step: Step, now_s: float) -> None:
-        self._heard_s = self._step_s = self._token_s = now_s
+        self._heard_s = self._step_s = now_s
         self._steps = max(self._steps, step.step)
+        if any(delta.token_ids or delta.text or delta.finish for delta in step.deltas):
+            self._token_s = now_s
+            self._gain()
         if not self._sent_s:
             return
         for delta in step.deltas:
@@ -100,20 +116,23 @@ class Vitals:
                 self._note_speed()
 
     def hear_last_word(self, failed: Failed | None, now_s: float) -> None:
-        """A request ended without a token. None: it was cancelled.
-
-        Requests that are given up show that steps go on, not that anybody gets a token.
-        """
+        """A request ended with an error. None: it was cancelled."""
         self._heard_s = self._step_s = now_s
         if failed is None:
             return
-        had_none = self._sent_s.pop(failed.request_id, None) is not None
-        if had_none or failed.code not in GIVEN_UP:
-            self._token_s = now_s
+        if failed.code in GIVEN_UP:
+            self.request_cancelled(failed.request_id, now_s)
+        else:
+            self._sent_s.pop(failed.request_id, None)
 
     def request_cancelled(self, request_id: int, now_s: float) -> None:
-        if self._sent_s.pop(request_id, None) is not None:  # its prompt is read no more
-            self._token_s = now_s
+        sent_s = self._sent_s.pop(request_id, None)
+        if sent_s is None:
+            return
+        if self._has_gained:  # its prompt is read no more: shorter ones may begin only now
+            self._has_gained, self._token_s = False, now_s
+        else:
+            self._given_up_s = min(self._given_up_s, sent_s)
 
     def hear_beat(self, beat: Beat, now_s: float) -> None:
         told = self.beat
@@ -125,11 +144,13 @@ class Vitals:
             self._steps = beat.step
         if told is not None and beat.tokens > told.tokens:  # it may be here before they are
             self._token_s = now_s
+            self._gain()
         if beat.step_s > 0:
             slowest_s = max(beat.step_s, STEP_KEPT * (self.pace.step_s or 0.0))
             self.pace = replace(self.pace, step_s=slowest_s)
         if beat.read_tokens > (0 if told is None else told.read_tokens):
             self._read_s = now_s
+            self._gain()
             self._note_speed()
         if beat.rss_bytes + beat.vram_bytes >= self._loaded_bytes + LOAD_BYTES_MIN:
             self._loaded_bytes = beat.rss_bytes + beat.vram_bytes
@@ -143,8 +164,20 @@ class Vitals:
         self.beat_s = min(now_s, self.beat_s + late_s)
         self._heard_s = min(now_s, self._heard_s + late_s)
         self._step_s = min(now_s, self._step_s + late_s)
-        self._token_s = min(now_s, self._token_s + late_s)
+        self._token_s = min(now_s, self._waits_since_s() + late_s)
         self._read_s = min(now_s, self._read_s + late_s)
+
+    def _gain(self) -> None:
+        self._has_gained, self._given_up_s = True, math.inf
+
+    def _waits_since_s(self) -> float:
+        """Since when somebody who has no token waits for a gain, or has given that up.
+
+        Who waits may be younger than the last gain: others may have been refused since then.
+        """
+        first_s = min(self._sent_s.values(), default=math.inf)
+        first_s = min(first_s, self._given_up_s)
+        return self._token_s if first_s == math.inf else max(self._token_s, first_s)
 
     def _note_speed(self) -> None:
         """Of reading: that of whole prompts, and that of the engine's steps; the slower one."""

@@ -69,6 +69,7 @@ class Worker:
         self.started_s: Final = now_s
         self.child: Final = child  # for `worker_life`
         self.has_left: Final = trio.Event()  # it said Bye, or what will never be understood
+        self.is_lost = False  # its requests go on without it, though its process is there
         self._dialogue = SupervisorDialogue(child.secret, child.pid)
         self._state = WorkerState.STARTING
         self._vitals = Vitals(now_s, plan.pace)
@@ -82,15 +83,21 @@ class Worker:
 
     @property
     def state(self) -> WorkerState:
+        """Who leaves, or is being ended, is DRAINING: that may take seconds, or for ever."""
+        if self._state in TAKES_REQUESTS and self._is_leaving:
+            return WorkerState.DRAINING
         return self._state
 
     @property
     def takes_requests(self) -> bool:
-        if self._has_ended or self.has_left.is_set() or self._fault:
-            return False  # the process may take seconds to go: what it is sent now is lost
-        if self._state not in TAKES_REQUESTS:
-            return False
+        if self._state not in TAKES_REQUESTS or self._is_leaving:
+            return False  # what it is sent now is lost
         return self._dialogue.open_requests < self.batch_size
+
+    @property
+    def _is_leaving(self) -> bool:
+        is_ended = bool(self._fault) or self.child.was_killed.is_set()
+        return is_ended or self._has_ended or self.has_left.is_set()
 
     @property
     def open_requests(self) -> int:
@@ -203,7 +210,7 @@ class Worker:
         self._was_asked = True
         was_ready = self._state in TAKES_REQUESTS
         if not self._dialogue.open_requests:  # who hangs gains no time by this
-            self._vitals.asked_to_work(trio.current_time())
+            self._vitals.asked_to_end(trio.current_time())
         self._move(WorkerEvent.DRAIN)
         # A model that is still loading is not worth waiting for.
         frames = self._dialogue.drain() if was_ready else self._dialogue.stop()
@@ -236,6 +243,7 @@ class Worker:
             case Bye(reason=reason):
                 self._said = reason
                 self.has_left.set()
+                self._vitals.asked_to_end(now_s)
             case Hello():
                 self._vitals.hear_hello(now_s)
                 if self._state is WorkerState.STARTING:
@@ -263,7 +271,8 @@ class Worker:
             self._move(WorkerEvent.IDLE)
 
     def judge(self, limits: WorkerConfig, now_s: float) -> Judgement:
-        judgement = judge(self._vitals.signs(self._life_phase()), limits, now_s)
+        requests = sum(not each.is_cancelled for each in self.requests)
+        judgement = judge(self._vitals.signs(self._life_phase(), requests), limits, now_s)
         self._vitals.judgement = judgement
         return judgement
 
@@ -290,16 +299,24 @@ class Worker:
         """What it said may still come in."""
         self._has_ended = True
 
+    def lose(self, now_s: float) -> WorkerExit:
+        """It was killed, and is not gone, but nothing is to be awaited of it: its end so far."""
+        self.is_lost = True
+        return self._ending(None, None, now_s)
+
     def gone(self, code: int | None, signal: int | None, now_s: float) -> WorkerExit:
         """All is over: how it ended."""
-        last_state = self._state
+        ending = self._ending(code, signal, now_s)
         self._move(WorkerEvent.EXIT)
+        return ending
+
+    def _ending(self, code: int | None, signal: int | None, now_s: float) -> WorkerExit:
         fault = self._fault
         if fault == TAKES_NOTHING and (code is not None or signal not in (None, SIGKILL)):
             fault = ""  # it was not our kill that ended it
         fault = self.child.cause or fault
         return WorkerExit(
-            last_state=last_state,
+            last_state=self._state,
             exit_code=code,
             signal=signal,
             fault=fault,
@@ -327,7 +344,8 @@ class Worker:
                 return LifePhase.LOADING
             case WorkerState.GONE:
                 return LifePhase.GONE
-            case WorkerState.DRAINING if not self.open_requests:
-                return LifePhase.LEAVING
+            case _ if self.open_requests:
+                return LifePhase.WORKING
             case _:
-                return LifePhase.WORKING if self.open_requests else LifePhase.SERVING
+                is_to_end = self._state is WorkerState.DRAINING or self.has_left.is_set()
+                return LifePhase.LEAVING if is_to_end else LifePhase.SERVING

@@ -22,6 +22,10 @@ from rbee.wire import Bye, Failed, FromWorker, Hello, Ready, Step
 WATCH_EVERY_S: Final = 1.0
 LATE_AFTER_S: Final = 0.2
 
+# A process that was killed is mostly gone within milliseconds. Where much memory is to be given
+# back, or a driver hangs, it is not, and what it worked on goes on without it.
+LOST_AFTER_S: Final = 1.0
+
 # What is kept of a worker that is to be killed is asked of itself, but not for long.
 EVIDENCE_S_MAX: Final = 0.15
 
@@ -55,7 +59,9 @@ class Delivery(Protocol):
         """All that had come in together was delivered. True: to be called again."""
         ...
 
-    def worker_gone(self, worker: Worker, ending: WorkerExit) -> None: ...
+    def worker_gone(self, worker: Worker, ending: WorkerExit) -> None:
+        """It works on nothing any more. Said once; where it is lost, before its process ends."""
+        ...
 
 
 class Evidence(Protocol):
@@ -93,7 +99,7 @@ async def run_worker(  # noqa: PLR0913, PLR0917  # all that a worker has to do w
                 return not_started(error.strerror or str(error))
             worker = Worker(plan, child, trio.current_time())
             hold(worker)
-            nursery.start_soon(_receive, worker, plan, delivery)
+            nursery.start_soon(_hear, worker, plan, delivery)
             nursery.start_soon(_watch, worker, limits, evidence)
             ended = await child.wait_exit()
             worker.process_ended()
@@ -103,7 +109,8 @@ async def run_worker(  # noqa: PLR0913, PLR0917  # all that a worker has to do w
     finally:
         if worker is not None:
             ending = worker.gone(*ended, trio.current_time())
-            delivery.worker_gone(worker, ending)
+            if not worker.is_lost:
+                delivery.worker_gone(worker, ending)
     return ending
 
 
@@ -119,6 +126,16 @@ def not_started(reason: str, *, cause: str = "") -> WorkerExit:
         ready_for_s=None,
         cause=cause,
     )
+
+
+async def _hear(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None:
+    """Take what the worker says, to its end, or until it is lost."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_receive, worker, plan, delivery)
+        await worker.child.was_killed.wait()
+        await trio.sleep(LOST_AFTER_S)
+        nursery.cancel_scope.cancel(reason="its process was killed, and does not end")
+    delivery.worker_gone(worker, worker.lose(trio.current_time()))
 
 
 async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None:
@@ -181,7 +198,7 @@ def _take(worker: Worker, message: FromWorker | None, plan: WorkerPlan, delivery
 async def _watch(worker: Worker, limits: WorkerConfig, evidence: Evidence | None) -> None:
     """Judge the worker by what it says and when; end its life at the first fault."""
     wake_s = worker.started_s
-    while not worker.fault:
+    while not worker.fault and not worker.child.was_killed.is_set():
         now_s = trio.current_time()
         if (late_s := now_s - wake_s) > LATE_AFTER_S:
             worker.excuse(late_s, now_s)

@@ -109,7 +109,7 @@ class SimProcess:
             self.worker.deliver_signal(int(number))
             self.poke()
 
-    def reap(self) -> int | None:
+    def reap(self, *, waits: bool = True) -> int | None:
         if self._boot_fd >= 0:
             os.close(self._boot_fd)
             self._boot_fd = -1

@@ -49,7 +49,7 @@ QUEUE_TOKENS_MAX: Final = 16_000_000
 
 # What the end of the workers may take beside the ladder: the reaping of strays, and the kernel.
 REAP_S_MAX: Final = 2.5
-UNKILLABLE_S_MAX: Final = 10.0
+UNKILLABLE_S_MAX: Final = 1.0
 
 # When all have ended that SIGKILL did not end.
 UNKILLABLE_ENDS_S: Final = 60.0

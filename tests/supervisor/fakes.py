@@ -70,6 +70,7 @@ class FakeChild:
     answer: int = 3  # tokens of each answer, one per second
     answers: bool = True
     lets_go_after_s: float = 0.0  # of what was cancelled
+    survives: bool = False  # SIGKILL: its driver hangs
     pid: int = 42
     cause: str = ""
     secret: bytes = SECRET
@@ -82,6 +83,7 @@ class FakeChild:
         self._to_supervisor, self._from_worker = trio.open_memory_channel[list[bytes]](10_000)
         self._to_worker, self._from_supervisor = trio.open_memory_channel[list[bytes]](10_000)
         self._ended = trio.Event()
+        self.was_killed = trio.Event()
         self._cancelled: set[int] = set()
 
     # --- the supervisor's side
@@ -103,7 +105,9 @@ class FakeChild:
 
     def kill(self, reason: str) -> None:
         self.killed.append(reason)
-        self.end(signal=9)
+        self.was_killed.set()
+        if not self.survives:
+            self.end(signal=9)
 
     async def wait_exit(self) -> tuple[int | None, int | None]:
         await self._ended.wait()

@@ -6,16 +6,20 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from rbee.supervisor.adopted import Adopted
+from rbee.supervisor.cgroup import Group
 from rbee.supervisor.child import Child
-from rbee.supervisor.kin import Identity
-from rbee.supervisor.launch import Launcher
+from rbee.supervisor.custody import Custody, NoNotes, new_spawn
+from rbee.supervisor.kin import Identity, Kin
+from rbee.supervisor.launch import UNKILLABLE_AT_SHUTDOWN_AFTER_S, Launcher
+from rbee.supervisor.limits import Holding, Limits
 from rbee.supervisor.output import LINES_PER_S_MAX
 from rbee.supervisor.process import Process
 from rbee.supervisor.worker import WorkerExit
@@ -198,15 +202,19 @@ async def test_a_worker_that_prints_without_end_does_not_stop_the_supervisor(
     assert any(event == "worker_output_omitted" for event, _ in log.events)
 
 
-async def test_a_process_that_not_even_sigkill_ends_does_not_hold_shutdown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As one that hangs in a driver: its end never comes to be seen.
+@contextlib.contextmanager
+def unkillable(tmp_path: Path, log: NoLog) -> Iterator[Launcher]:
+    """A launcher of processes as one that hangs in a driver: their end never comes to be seen."""
+
     class Unkillable(Process):
         async def wait_ended(self) -> None:
             await trio.sleep_forever()
 
         def signal_group(self, number: signal.Signals) -> None:
+            return
+
+    class Unkilled(Custody):
+        def kill(self) -> None:
             return
 
     processes: list[Process] = []
@@ -218,20 +226,59 @@ async def test_a_process_that_not_even_sigkill_ends_does_not_hold_shutdown(
         processes.append(Unkillable(own, environment, descriptors, output_fd))
         return processes[-1]
 
-    monkeypatch.setattr("rbee.supervisor.launch.UNKILLABLE_AFTER_S", 0.2)
-    monkeypatch.setattr("rbee.supervisor.process.REAP_TIMEOUT_S", 0.2)
-    factory, log = LinkFactory(tmp_path), NoLog()
-    launch = Launcher(factory, QUICK, trio.Event(), log, spawn)
+    def custody(_worker_id: str) -> Custody:
+        kin = Kin(f"loose/{new_spawn()}", Group(()))
+        return Unkilled(kin, Limits(), Holding("", "", ""), Adopted(), NoNotes(), survivors.extend)
+
+    survivors: list[Identity] = []
+    factory = LinkFactory(tmp_path)
     try:
-        with trio.fail_after(5):
-            async with trio.open_nursery() as nursery:
-                await nursery.start(launch, "w-0")
-                nursery.cancel_scope.cancel()
-        assert any(event == "worker_unkillable" for event, _ in log.events)
+        yield Launcher(factory, QUICK, trio.Event(), log, spawn, custody=custody)
+        assert survivors == [each.identity for each in processes], "their memory is not given back"
     finally:
         factory.close()
-        Process.signal_group(processes[0], signal.SIGKILL)
-        Process.reap(processes[0])
+        for process in processes:
+            Process.signal_group(process, signal.SIGKILL)
+            Process.reap(process)
+
+
+async def test_a_process_that_not_even_sigkill_ends_does_not_hold_shutdown(
+    tmp_path: Path,
+) -> None:
+    log = NoLog()
+    with unkillable(tmp_path, log) as launch, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(launch, "w-0")
+            nursery.cancel_scope.cancel()
+        assert any(event == "worker_unkillable" for event, _ in log.events)
+
+
+async def test_a_process_that_not_even_sigkill_ends_does_not_hold_its_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rbee.supervisor.launch.UNKILLABLE_AFTER_S", 0.5)
+    log = NoLog()
+    with unkillable(tmp_path, log) as launch, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            child = await nursery.start(launch, "w-0")
+            begun_s = trio.current_time()
+            child.kill("a test")
+            child.kill("again: it gains no time by that")
+            assert await child.wait_exit() == (None, None)
+            assert trio.current_time() - begun_s >= 0.5
+            nursery.cancel_scope.cancel()
+        assert any(event == "worker_unkillable" for event, _ in log.events)
+
+
+async def test_a_killed_process_is_not_asked_once_more_at_shutdown(tmp_path: Path) -> None:
+    log = NoLog()
+    with unkillable(tmp_path, log) as launch, trio.fail_after(UNKILLABLE_AT_SHUTDOWN_AFTER_S + 2):
+        async with trio.open_nursery() as nursery:
+            child = await nursery.start(launch, "w-0")
+            child.kill("a test")
+            nursery.cancel_scope.cancel()
+        signals = [fields["signal"] for event, fields in log.events if event == "worker_killed"]
+        assert signals == ["SIGKILL"]
 
 
 async def test_a_socket_that_cannot_be_taken_away_ends_nobody(

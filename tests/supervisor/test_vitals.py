@@ -180,15 +180,74 @@ def test_requests_that_are_given_up_do_not_hide_a_livelock(code: ErrorCode) -> N
     assert judge(signs, LIMITS, 60).verdict is Verdict.LIVELOCK
 
 
-def test_requests_that_the_engine_refuses_are_answers() -> None:
+REFUSED = ErrorCode.CONTEXT_LENGTH_EXCEEDED
+
+
+def others_come_and_go(vitals: Vitals, code: ErrorCode | None, until_s: int) -> None:
+    """One after the other, each for 3 s. None: the client hangs up."""
+    for number in range(10, 10 + until_s // 3):
+        now_s = 3.0 * (number - 10)
+        vitals.request_sent(number, now_s)
+        vitals.hear_beat(beat(Phase.PREFILL, number, prompt_tokens=20), now_s + 1)
+        if code is None:
+            vitals.request_cancelled(number, now_s + 3)
+            vitals.hear_last_word(None, now_s + 3)
+        else:
+            vitals.hear_last_word(Failed(number, code, "x"), now_s + 3)
+
+
+@pytest.mark.parametrize("code", [None, ErrorCode.DEADLINE_EXCEEDED, REFUSED])
+def test_no_client_that_comes_and_goes_hides_a_livelock_from_one_that_waits(
+    code: ErrorCode | None,
+) -> None:
     vitals = Vitals(0)
     vitals.asked_to_work(0)
-    for number in range(13):
-        vitals.hear_beat(beat(Phase.DECODE, number), 5.0 * number)
-        failed = Failed(number, ErrorCode.CONTEXT_LENGTH_EXCEEDED, "x")
-        vitals.hear_last_word(failed, 5.0 * number)
-    signs = vitals.signs(LifePhase.WORKING)
-    assert judge(signs, LIMITS, 60).verdict is Verdict.ALIVE
+    vitals.request_sent(1, 0)
+    others_come_and_go(vitals, code, 90)
+    signs = vitals.signs(LifePhase.WORKING, 1)
+    assert judge(signs, LIMITS, 90).verdict is Verdict.LIVELOCK
+
+
+@pytest.mark.parametrize("code", [None, ErrorCode.DEADLINE_EXCEEDED])
+def test_clients_that_give_up_one_beside_the_other_hide_no_livelock(code: ErrorCode | None) -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    others_come_and_go(vitals, code, 90)
+    vitals.request_sent(1, 89)
+    assert judge(vitals.signs(LifePhase.WORKING, 1), LIMITS, 90).verdict is Verdict.LIVELOCK
+
+
+def test_who_refuses_all_that_comes_is_no_livelock() -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    others_come_and_go(vitals, REFUSED, 90)
+    vitals.request_sent(1, 89)
+    vitals.excuse(100, 190)
+    assert judge(vitals.signs(LifePhase.WORKING, 1), LIMITS, 191).verdict is Verdict.ALIVE
+
+
+def test_a_short_prompt_behind_a_long_one_that_was_given_up_has_all_its_time() -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    vitals.request_sent(1, 0)
+    vitals.request_sent(2, 0)
+    for number in range(1, 20):
+        told = beat(Phase.PREFILL, number, prompt_tokens=90_000, read_tokens=500 * number)
+        vitals.hear_beat(told, 5.0 * number)
+    vitals.request_cancelled(1, 96)
+    vitals.hear_beat(beat(Phase.PREFILL, 21, prompt_tokens=10, read_tokens=9600), 100)
+    assert judge(vitals.signs(LifePhase.WORKING, 1), LIMITS, 104).verdict is Verdict.ALIVE
+
+
+def test_steps_that_bring_nobody_anything_are_no_tokens() -> None:
+    vitals = Vitals(0)
+    vitals.asked_to_work(0)
+    vitals.request_sent(1, 0)
+    first_token(vitals, 1, 5, 1)
+    for number in range(2, 70):
+        vitals.hear_step(Step(number, (Delta(1, 1, (), ""),)), float(number))
+        vitals.hear_beat(beat(Phase.DECODE, number), float(number))
+    assert judge(vitals.signs(LifePhase.WORKING, 1), LIMITS, 70).verdict is Verdict.LIVELOCK
 
 
 class Healthy:

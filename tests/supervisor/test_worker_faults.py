@@ -9,9 +9,10 @@ from trio.testing import MockClock
 from rbee.config import RestartConfig, WorkerConfig
 from rbee.errors import ErrorCode, LinkFullError, RequestError
 from rbee.supervisor.child import Child
+from rbee.supervisor.lifecycle import WorkerState
 from rbee.supervisor.slot import Slot, SlotState, keep_filled
 from rbee.supervisor.worker import Worker
-from rbee.supervisor.worker_life import run_worker
+from rbee.supervisor.worker_life import LOST_AFTER_S, run_worker
 from rbee.wire import Beat, Bye, Delta, Drain, Generate, Phase, Step, encode
 from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, plan
 from tests.supervisor.test_pool import ASK, Collected, pool_of, submit
@@ -31,11 +32,7 @@ async def test_a_worker_that_said_bye_gets_no_more_requests(autojump_clock: Mock
 
 
 async def test_a_killed_worker_gets_no_more_requests(autojump_clock: MockClock) -> None:
-    class SlowToDie(FakeChild):
-        def kill(self, reason: str) -> None:
-            self.killed.append(reason)  # gigabytes are given back before it is gone
-
-    dying = SlowToDie(beats_until_s=1, exit_after_s=30, signal=9)
+    dying = FakeChild(beats_until_s=1, exit_after_s=30, signal=9, survives=True)
     async with pool_of(dying, slots=2) as (pool, _, _slots):
         await trio.sleep(15)
         assert dying.killed
@@ -43,6 +40,38 @@ async def test_a_killed_worker_gets_no_more_requests(autojump_clock: MockClock) 
         await trio.sleep(4)
         assert not any(isinstance(message, Generate) for message in dying.got)
         assert all(sink.text == "0 1 2 " for sink in sinks)
+
+
+async def test_what_a_killed_worker_had_goes_on_though_its_process_does_not_end(
+    autojump_clock: MockClock,
+) -> None:
+    dying = FakeChild(beats_until_s=1, exit_after_s=40, signal=9, survives=True, answers=False)
+    async with pool_of(dying, slots=2) as (pool, _, slots):
+        sinks = [submit(pool)[0] for _ in range(4)]
+        await trio.sleep(15)
+        assert dying.killed
+        await trio.sleep(LOST_AFTER_S + 4)
+        assert all(sink.text == "0 1 2 " for sink in sinks)
+        lost = slots[0].worker
+        assert lost is not None
+        assert lost.state is WorkerState.DRAINING, "it is not served, and not gone"
+        await trio.sleep(30)
+        assert slots[0].last_failure.startswith("hung: no beat")
+        assert slots[0].worker is not None
+        assert slots[0].worker is not lost
+
+
+async def test_who_said_bye_and_stays_is_ended(autojump_clock: MockClock) -> None:
+    async with pool_of(FakeChild(), slots=1) as (_pool, launch, slots):
+        stays = launch.launched[0]
+        await trio.sleep(20)
+        stays.say(Bye("cannot go on", 81))
+        await trio.sleep(1)
+        worker = slots[0].worker
+        assert worker is not None
+        assert worker.state is WorkerState.DRAINING
+        await trio.sleep(LIMITS.kill_after_s)
+        assert stays.killed == [f"wedged: did not end when asked for {LIMITS.kill_after_s:g} s"]
 
 
 async def test_a_sink_that_cannot_even_fail_ends_nobody_else(autojump_clock: MockClock) -> None:

@@ -10,7 +10,6 @@ _NOT_BUILT: Final = "the part that it would befall is not built yet"
 ABSENT: Final = (
     Absent("gpu-out-of-memory", _GPU),
     Absent("gpu-driver-lies", _GPU),
-    Absent("worker-uninterruptible", "a process that hangs in the kernel: needs a broken driver"),
     Absent("loopback-loses-packets", "needs a kernel with netem (CONFIG_NET_SCH_NETEM)"),
     Absent("power-cut", "would befall the whole machine: needs a virtual machine of its own"),
     Absent("disk-errors", "needs a block device that fails: a virtual machine of its own"),

@@ -9,6 +9,7 @@ from rbee.chaos.scenario import Expected, Scenario
 from rbee.chaos.setting import Setting
 
 FAILED: Final = frozenset({"worker_failed"})
+UNKILLABLE: Final = frozenset({"worker_unkillable", "processes_unkillable", "cgroups_left"})
 PATIENT: Final = "failures_max = 1000\ndelay_s_min = 0.2\ndelay_s_max = 0.2\n"
 BEE_TINY: Final = Setting(engine="bee-tiny", model="threads = 1")
 
@@ -84,6 +85,14 @@ OF_WORKERS: Final = (
     Scenario(name="worker-terminated", fault=faults.end_busy_by(signal.SIGTERM), expected=_once()),
     Scenario(name="worker-stopped", fault=faults.stop_busy, expected=_once(), is_quick=True),
     Scenario(name="worker-stopped-for-a-moment", fault=faults.stop_and_continue),
+    Scenario(
+        name="worker-uninterruptible",
+        fault=faults.hang_in_kernel,
+        # 3 s until it counts as hung, 5 s until it is given up, and the next one has to start.
+        expected=Expected(errors=FAILED | UNKILLABLE, restarts=(1, 1), healed_s=15),
+        is_quick=True,
+        needs=("root", "freezer"),
+    ),
     Scenario(name="all-workers-killed", fault=faults.kill_all, expected=_once(2), is_quick=True),
     Scenario(
         name="sixteen-workers-at-once",
