@@ -6,7 +6,7 @@ request (its answer, its errors) is the pool's.
 Rule 1: requests wait in two lines. Suspects (`quarantine.py`) are sent to workers that have
         nothing else, and such a worker gets nothing else until its suspect is cleared.
 Rule 2: while suspects wait, one worker is kept for them: the first that is idle; if none is and
-        no other is coming, the one with the fewest requests, which will be idle when they end.
+        no other is coming soon, the one with the fewest requests: it is idle when they end.
 Rule 3: where somebody at a worker came to be suspected, by what its like did elsewhere, that
         worker gets nothing else either until it is cleared.
 Rule 4: a request counts as being at a worker until that has said its last word on it, also when
@@ -15,6 +15,7 @@ Rule 4: a request counts as being at a worker until that has said its last word 
 
 import itertools
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from rbee.errors import LinkFullError
 from rbee.rate_limits import Priority
@@ -25,6 +26,9 @@ from rbee.supervisor.placement import choose, choose_idle
 from rbee.supervisor.quarantine import Quarantine, Standing
 from rbee.supervisor.slot import Slot
 from rbee.supervisor.worker import Worker
+
+# A worker that is being started is idle when it comes: for so long suspects wait for it.
+COMING_S_MAX: Final = 10.0
 
 
 class Dispatch:
@@ -64,6 +68,8 @@ class Dispatch:
         self._at: dict[Worker, dict[int, OpenRequest]] = {}  # as above, in order of sending
         self._leaving: dict[Worker, list[OpenRequest]] = {}  # cancelled there
         self._kept: set[Worker] = set()  # for suspects
+        self._pumped: set[str] = set()  # the models of which what waits is being sent
+        self._to_pump: set[str] = set()  # and those of which it is to be, once more
 
     def next_id(self) -> int:
         return next(self._ids)
@@ -170,13 +176,13 @@ class Dispatch:
         priority = Priority.NORMAL if standing is Standing.SUSPECT else request.priority
         line = self._line(standing)
         line.add(request.ask.model, request.request_id, request.tokens, priority)
-        self._waiting[request.request_id] = request
+        self._note_waiting(request)
 
     def wait_first(self, request: OpenRequest) -> None:
         """Put one at the head of its line that had its turn."""
         line = self._line(self.standing(request))
         line.add_first(request.ask.model, request.request_id, request.tokens)
-        self._waiting[request.request_id] = request
+        self._note_waiting(request)
 
     def finish(self, request: OpenRequest) -> None:
         """The worker has said its last word on it."""
@@ -242,7 +248,23 @@ class Dispatch:
     # --- who gets what next
 
     def pump(self, model: str) -> None:
-        """Send what waits, as long as there is room."""
+        """Send what waits, as long as there is room.
+
+        Who is dropped on the way may take others out, and so call for it once more: it then goes
+        round again. It never stands in itself, however many are dropped.
+        """
+        self._to_pump.add(model)
+        if model in self._pumped:
+            return
+        self._pumped.add(model)
+        try:
+            while model in self._to_pump:
+                self._to_pump.discard(model)
+                self._pump(model)
+        finally:
+            self._pumped.discard(model)
+
+    def _pump(self, model: str) -> None:
         if self._kept or self._apart.first(model) is not None:
             self._pump_apart(model)
         while (request := self._next(self._common, model)) is not None:
@@ -266,11 +288,17 @@ class Dispatch:
         mine = [worker for worker in workers if worker in self._kept]
         if self._apart.first(model) is None:
             self._kept.difference_update(each for each in mine if not self._has_suspect(each))
-        elif not mine and not self._is_coming(model):
+        elif not mine and not (self._is_coming(model) and self._have_time(model)):
             loaded = (worker for worker in workers if worker.state in TAKES_REQUESTS)
             fewest = min(loaded, key=lambda worker: worker.open_requests, default=None)
             if fewest is not None:
                 self._kept.add(fewest)
+
+    def _have_time(self, model: str) -> bool:
+        """Whether the suspects that wait may go on waiting for a worker that is on its way."""
+        first = self._apart.first(model)
+        assert first is not None, "none waits"
+        return self._clock() - self._waiting[first].waits_since_s < COMING_S_MAX
 
     def _has_suspect(self, worker: Worker) -> bool:
         """Whether a suspect is in work there, even if it was cancelled."""
@@ -338,6 +366,10 @@ class Dispatch:
         """It held a place until now, at a worker that lives. An answer that went on held two."""
         if not request.course.failovers:
             self._rates.note(request.ask.model, self._clock() - request.sent_s)
+
+    def _note_waiting(self, request: OpenRequest) -> None:
+        request.waits_since_s = self._clock()
+        self._waiting[request.request_id] = request
 
     def _stop_waiting(self, request: OpenRequest, *, is_served: bool = False) -> None:
         if self._waiting.pop(request.request_id, None) is not None:

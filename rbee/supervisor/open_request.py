@@ -50,6 +50,7 @@ class OpenRequest:
     # may not have forgotten it yet when it is sent there again.
     wire_id: int = 0
     admitted_s: float = 0.0
+    waits_since_s: float = 0.0
     sent_s: float = 0.0
     tokens: int = 0  # that it may take, as the backlog counts them
     is_touched: bool = False  # its sink has what was not flushed

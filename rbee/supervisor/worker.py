@@ -305,7 +305,8 @@ class Worker:
         return self._ending(None, None, now_s)
 
     def gone(self, code: int | None, signal: int | None, now_s: float) -> WorkerExit:
-        """All is over: how it ended."""
+        """All is over: how it ended. Where nobody waited for that, it was stopped."""
+        self._was_asked = self._was_asked or not self._has_ended
         ending = self._ending(code, signal, now_s)
         self._move(WorkerEvent.EXIT)
         return ending

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.dispatch import COMING_S_MAX
 from rbee.supervisor.quarantine import SUSPECT_S
-from tests.supervisor.pool_stand import CRASH, KILL, Stand
+from tests.supervisor.pool_stand import CRASH, KILL, TICK_S, Stand
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
@@ -125,6 +126,42 @@ def test_suspects_do_not_starve_behind_a_sibling_that_is_always_busy() -> None:
         stand.submit(f"new {number}", 5)
         stand.tick()
     assert all(sink.finish == "length" for sink in suspects)
+
+
+def test_suspects_wait_for_no_worker_that_takes_long_to_load() -> None:
+    stand = Stand(slots=2, batch_size=2, restart_ticks=1_000_000)
+    suspects = [stand.submit(f"old {number}", 30 + number)[0] for number in range(4)]
+    stand.tick()
+    stand.end(stand.slots[0], CRASH)
+    for number in range(int(COMING_S_MAX / TICK_S) + 200):
+        stand.submit(f"new {number}", 4)
+        stand.tick()
+    assert all(sink.finish == "length" for sink in suspects)
+
+
+MANY = 2000
+
+
+def test_equals_of_the_guilty_end_however_many_wait() -> None:
+    stand = Stand(slots=3)
+    other, _ = stand.submit("hello", 200)
+    guilty = [stand.submit("poison 5")[0] for _ in range(MANY)]
+    stand.run()
+    assert {sink.code for sink in guilty} == {ErrorCode.REQUEST_QUARANTINED}
+    assert other.ids == list(range(200))
+
+
+def test_whose_time_is_over_while_a_suspect_works_apart_ends_however_many_wait() -> None:
+    stand = Stand()
+    suspect, _ = stand.submit("hello", 5000)
+    stand.tick()
+    stand.end(stand.slots[0], CRASH)
+    while not (worker := stand.worker(stand.slots[0])) or not worker.jobs:
+        stand.tick()
+    late = [stand.submit(f"late {number}", 10, remaining_s=0.05)[0] for number in range(MANY)]
+    stand.run()
+    assert {sink.code for sink in late} == {ErrorCode.DEADLINE_EXCEEDED}
+    assert suspect.ids == list(range(5000))
 
 
 def test_a_request_that_is_killed_from_outside_again_and_again_is_no_suspect() -> None:

@@ -107,6 +107,16 @@ async def test_cancelling_run_worker_reaps_the_process_and_tells(
     assert [ending.last_state for ending in heard.endings] == [WorkerState.READY]
 
 
+async def test_who_is_stopped_at_the_end_has_not_crashed(autojump_clock: MockClock) -> None:
+    launch, heard = FakeLaunch(FakeChild()), Heard()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_worker, launch, plan(), LIMITS, heard, lambda _worker: None)
+        await trio.sleep(20)
+        nursery.cancel_scope.cancel()
+    [ending] = heard.endings
+    assert ending.was_asked
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
 async def test_others_have_their_turn_between_the_messages_of_a_worker_and_none_is_lost(
     is_cancelled: bool, autojump_clock: MockClock
