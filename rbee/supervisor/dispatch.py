@@ -4,7 +4,7 @@ All methods are synchronous. What is decided here is who gets what next; what be
 request (its answer, its errors) is the pool's.
 
 Rule 1: requests wait in two lines. Suspects (`quarantine.py`) are sent to workers that have
-        nothing else, and such a worker gets nothing else until its suspect is cleared.
+        nothing else, and such a worker gets nothing else until its suspects are cleared.
 Rule 2: while suspects wait, one worker is kept for them: the first that is idle; if none is and
         no other is coming soon, the one with the fewest requests: it is idle when they end.
 Rule 3: where somebody at a worker came to be suspected, by what its like did elsewhere, that
@@ -120,12 +120,12 @@ class Dispatch:
             request.fingerprint = self._quarantine.fingerprint(request.ask)
         return request.fingerprint
 
-    def suspect_at(self, worker: Worker) -> OpenRequest | None:
+    def suspects_at(self, worker: Worker) -> list[OpenRequest]:
         """Who works apart there."""
         if worker not in self._kept:
-            return None
+            return []
         here = self._at.get(worker, {}).values()
-        return next((each for each in here if self.standing(each) is Standing.SUSPECT), None)
+        return [each for each in here if self.standing(each) is Standing.SUSPECT]
 
     # --- what comes and goes
 
@@ -278,27 +278,35 @@ class Dispatch:
                 return
 
     def _pump_apart(self, model: str) -> None:
-        """Give each idle worker one suspect, and keep one for those that still wait."""
+        """Give each idle worker its suspect, or some, and keep one for those that still wait."""
         workers = self._workers(model)
         while (request := self._next(self._apart, model)) is not None:
             worker = choose_idle(workers)
-            if worker is None or not self._send(request, worker):
+            if worker is None or not self._send_apart(request, worker):
                 break
             self._kept.add(worker)
         mine = [worker for worker in workers if worker in self._kept]
-        if self._apart.first(model) is None:
+        if request is None:
             self._kept.difference_update(each for each in mine if not self._has_suspect(each))
-        elif not mine and not (self._is_coming(model) and self._have_time(model)):
+        elif not mine and not self._is_coming(request):
             loaded = (worker for worker in workers if worker.state in TAKES_REQUESTS)
             fewest = min(loaded, key=lambda worker: worker.open_requests, default=None)
             if fewest is not None:
                 self._kept.add(fewest)
 
-    def _have_time(self, model: str) -> bool:
-        """Whether the suspects that wait may go on waiting for a worker that is on its way."""
-        first = self._apart.first(model)
-        assert first is not None, "none waits"
-        return self._clock() - self._waiting[first].waits_since_s < COMING_S_MAX
+    def _send_apart(self, request: OpenRequest, worker: Worker) -> bool:
+        """Send a suspect to an idle worker, and with it those that are to be heard together."""
+        if not self._send(request, worker):
+            return False
+        heard_with = self._quarantine.heard_with(self.fingerprint(request))
+        waiting = self._apart.waiting(request.ask.model) if heard_with[1] > 1 else ()
+        for other in map(self._waiting.__getitem__, waiting):
+            if worker.open_requests >= heard_with[1] or not worker.takes_requests:
+                break
+            is_meant = self._quarantine.heard_with(self.fingerprint(other)) == heard_with
+            if is_meant and self.standing(other) is Standing.SUSPECT:
+                self._send(other, worker)
+        return True
 
     def _has_suspect(self, worker: Worker) -> bool:
         """Whether a suspect is in work there, even if it was cancelled."""
@@ -383,11 +391,12 @@ class Dispatch:
     def _workers(self, model: str) -> list[Worker]:
         return [slot.worker for slot in self._slots[model] if slot.worker is not None]
 
-    def _is_coming(self, model: str) -> bool:
-        """Whether a slot of the model is being filled."""
-        return any(
+    def _is_coming(self, request: OpenRequest) -> bool:
+        """Whether a slot is being filled, for which a suspect may yet wait."""
+        has_time = self._clock() - request.waits_since_s < COMING_S_MAX
+        return has_time and any(
             not slot.is_over and (slot.worker is None or slot.worker.state not in TAKES_REQUESTS)
-            for slot in self._slots[model]
+            for slot in self._slots[request.ask.model]
         )
 
 

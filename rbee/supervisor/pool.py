@@ -197,7 +197,7 @@ class Pool:
         self._dispatch.pump(worker.model)
 
     def step_done(self, worker: Worker, step: Step) -> None:
-        sent, suspect = self._dispatch.sent, self._dispatch.suspect_at(worker)
+        sent, suspects = self._dispatch.sent, self._dispatch.suspects_at(worker)
         for delta in step.deltas:
             request = sent(delta.request_id)
             if request is None:
@@ -207,7 +207,7 @@ class Pool:
                 self._take_out(request)
             self._push(request, told)
         self._dispatch.let_go(worker)
-        if suspect is not None:
+        for suspect in suspects:
             self._hear(suspect)
         # Also when nothing has ended here: the last word on what was cancelled may have come.
         if self._dispatch.has_waiting(worker.model):

@@ -3,7 +3,8 @@
 A request is known here by its fingerprint, so one that comes again is known again.
 
 Rule 1: what was in work at a crash is suspected of it. A suspect works apart, alone on its
-        worker, until it has brought enough tokens or has ended there: then it is cleared.
+        worker, until it has brought enough tokens or has ended there: then it is cleared. Of
+        more than `HEARINGS_MAX` some are heard together; if they crash, they are fewer.
 Rule 2: a suspect that was in work alone at another crash is guilty of that one, and of all that
         it is suspected of. The others are cleared of those, and it is in quarantine.
 Rule 3: who is suspected of more crashes works apart for longer, from the third on to its end:
@@ -27,10 +28,13 @@ from rbee.ask import Ask
 # failed once at a certain place fails there again, and some tokens are lost on their way.
 TOKENS_MORE: Final = 16
 
-# What all suspects of a crash are heard for, together; then eight times as much. Others wait
+# What all suspects of a crash are heard for, together; then four times as much. Others wait
 # meanwhile: at 50 tokens/s these are 20 s.
 TOKENS_APART: Final = 1024
-TOKENS_APART_GROWTH: Final = 8
+TOKENS_APART_GROWTH: Final = 4
+
+# In so many groups the suspects of one crash are heard: each alone, as long as they are no more.
+HEARINGS_MAX: Final = 32
 
 # From so many crashes on a suspect works apart to its end.
 CRASHES_APART: Final = 3
@@ -62,6 +66,7 @@ class Verdict:
 class _Suspect:
     until_s: float
     crashes: dict[int, str] = field(default_factory=dict)  # not explained: number -> slot
+    heard_with: tuple[int, int] = (0, 1)  # the last crash, and how many at a time
     tokens_apart: float = 0.0
     cleared_to: int = 0  # of the crashes up to that number
 
@@ -126,9 +131,15 @@ class Quarantine:
             self._suspects[suspect_id] = suspect  # the newest are at the end
             suspect.until_s = now_s + SUSPECT_S
             suspect.crashes[number] = slot
+            suspect.heard_with = (number, math.ceil(len(in_work) / HEARINGS_MAX))
             suspect.tokens_apart = _tokens_apart(len(suspect.crashes), tokens, len(in_work))
         _drop_oldest(self._suspects)
         return Verdict()
+
+    def heard_with(self, fingerprint: bytes) -> tuple[int, int]:
+        """Of which crash's suspects it is, and how many of them may be in work together."""
+        suspect = self._suspects.get(fingerprint)
+        return (0, 1) if suspect is None else suspect.heard_with
 
     def brought(self, fingerprint: bytes, tokens: int) -> bool:
         """A suspect has brought so many tokens apart.
@@ -176,7 +187,7 @@ def _tokens_apart(crashes: int, tokens: int, suspects: int) -> float:
     if crashes >= CRASHES_APART:
         return math.inf
     all_together: int = TOKENS_APART * TOKENS_APART_GROWTH ** (crashes - 1)
-    return max(TOKENS_MORE, min(tokens + TOKENS_MORE, all_together // suspects))
+    return max(TOKENS_MORE, min(tokens + TOKENS_MORE, all_together // min(suspects, HEARINGS_MAX)))
 
 
 def _drop_oldest(records: dict[bytes, _Suspect] | dict[bytes, float]) -> None:

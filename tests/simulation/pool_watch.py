@@ -129,8 +129,7 @@ class PoolWatch:
             violation(f"{worker.worker_id} works on what nobody knows of")
         if worker.ready is not None and worker.open_requests > worker.batch_size:
             violation(f"{worker.worker_id} has more than its batch")
-        suspect = self._pool._dispatch.suspect_at(worker)
-        if suspect is not None:
+        for suspect in self._pool._dispatch.suspects_at(worker):
             # Beside one that came to be suspected there, by the crash of its twin, others go on.
             since_s = max(self._suspected_s(suspect), suspect.sent_s)
             if any(each.sent_s > since_s for each in there.values()):

@@ -1,5 +1,6 @@
 """Requests that crash their workers: the guilty one is found, and nobody else pays for it."""
 
+import math
 import random
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.dispatch import COMING_S_MAX
-from rbee.supervisor.quarantine import SUSPECT_S
+from rbee.supervisor.quarantine import HEARINGS_MAX, SUSPECT_S, TOKENS_MORE
 from tests.supervisor.pool_stand import CRASH, KILL, TICK_S, Stand
 
 
@@ -101,6 +102,38 @@ def test_suspects_work_alone_until_they_are_cleared() -> None:
     worker = stand.worker(stand.slots[0])
     assert worker is not None
     assert len(worker.jobs) == 4, "cleared, they go on together"
+
+
+def test_of_hundreds_of_suspects_some_are_heard_together() -> None:
+    stand = Stand(batch_size=512)
+    sinks = [stand.submit(f"hello {number}", 500)[0] for number in range(400)]
+    stand.tick()
+    stand.end(stand.slots[0], CRASH)
+    at_once: set[int] = set()
+    ticks = 0
+    while any(len(sink.ids) < 2 for sink in sinks):
+        stand.tick()
+        ticks += 1
+        worker = stand.worker(stand.slots[0])
+        at_once.add(0 if worker is None else len(worker.jobs))
+    assert max(at_once) == math.ceil(400 / HEARINGS_MAX)
+    assert ticks <= HEARINGS_MAX * (TOKENS_MORE + 2) + stand.restart_ticks
+    stand.run()
+    assert all(sink.ids == list(range(500)) for sink in sinks)
+
+
+@pytest.mark.parametrize("place", [0, 3, 250, 399])
+def test_one_of_hundreds_is_guilty_and_the_others_finish(place: int) -> None:
+    stand = Stand(batch_size=512)
+    sinks = [
+        stand.submit("poison 9" if number == place else f"hello {number}", 100)[0]
+        for number in range(400)
+    ]
+    stand.run()
+    guilty = sinks.pop(place)
+    assert guilty.code is ErrorCode.REQUEST_QUARANTINED
+    assert stand.crashes == 3
+    assert all(sink.ids == list(range(100)) for sink in sinks)
 
 
 def test_new_requests_are_served_by_the_sibling_while_suspects_work_apart() -> None:

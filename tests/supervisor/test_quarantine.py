@@ -102,7 +102,7 @@ def test_each_crash_that_stays_unexplained_makes_the_time_apart_longer(
     for _ in range(3):
         quarantine.crashed("m-0", {A: 10**6, B: 0}, 0.0)
         needed.append(quarantine._suspects[A].tokens_apart)
-    assert needed == [TOKENS_APART // 2, 8 * TOKENS_APART // 2, math.inf]
+    assert needed == [TOKENS_APART // 2, 4 * TOKENS_APART // 2, math.inf]
 
 
 def test_who_was_cleared_of_an_older_crash_stays_so_when_a_later_one_is_explained(
