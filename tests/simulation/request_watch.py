@@ -72,7 +72,7 @@ class RequestWatch:
         match error.code:
             case ErrorCode.QUEUE_FULL:
                 is_full = self._pool.queued >= scenario.queue_max
-                is_right = is_full or not self._has_room(model)
+                is_right = is_full or self._places(model) < len(client.asks)
             case ErrorCode.MODEL_UNAVAILABLE:
                 is_right = self._is_over(model)
             case ErrorCode.DRAINING:
@@ -169,12 +169,13 @@ class RequestWatch:
         since_s = self.slept_from_s if now_s == self.woken_s else now_s
         return is_over or self._watch.over_s.get(model, -1.0) >= since_s
 
-    def _has_room(self, model: str) -> bool:
-        """Whether nobody would have had to wait; what is kept for suspects is no room."""
+    def _places(self, model: str) -> int:
+        """How many would not have had to wait; what is kept for suspects is no place."""
         if self._pool._dispatch._kept or self._pool.queued:
-            return False
+            return 0
         workers = (slot.worker for slot in self._slots if slot.model.name == model)
-        return any(worker is not None and takes_more(worker) for worker in workers)
+        taking = (worker for worker in workers if worker is not None and takes_more(worker))
+        return sum(worker.batch_size - worker.open_requests for worker in taking)
 
     def _was_given_up(self, client: Client, key: str) -> bool:
         """Whether it was interrupted so often in a row without a token."""
