@@ -12,6 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+import trio
+
 from rbee.errors import RunDirError
 from rbee.logs import Log
 from rbee.supervisor.adopted import Adopted
@@ -35,6 +37,9 @@ INSTANCE_BYTES: Final = 8
 # At the end: how long what was killed may take to leave its cgroup.
 CLOSE_TIMEOUT_S: Final = 1.0
 LOOK_EVERY_S: Final = 0.005
+
+# As often as the local face looks for its socket.
+MEND_EVERY_S: Final = 5.0
 
 
 class Instance:
@@ -94,6 +99,11 @@ class Instance:
         self._close()
 
     @property
+    def folders(self) -> tuple[str, ...]:
+        """In which the cgroups of its workers lie."""
+        return self._record.folders
+
+    @property
     def means(self) -> Means:
         return self._ground.means
 
@@ -115,7 +125,7 @@ class Instance:
         gpu = self._gpus.get(worker_id)
         if gpu is not None and (problem := self._quarantine.problem(gpu)):
             raise OSError(errno.EBUSY, problem)
-        self._see_to_run_dir()
+        self.mend_run_dir()
         spawn, limits = new_spawn(), self._limits[worker_id]
         notes = WorkerNotes(
             self.run_dir, WorkerRecord(self.name, self._where, worker_id, spawn, 0, 0)
@@ -129,13 +139,17 @@ class Instance:
             functools.partial(self._keep_off, worker_id, notes),
         )
 
-    def _see_to_run_dir(self) -> None:
-        """Raises: OSError: it is gone, and cannot be had again."""
+    def mend_run_dir(self) -> None:
+        """Make it, and our record in it, again if somebody has deleted them.
+
+        Raises:
+          OSError: it is gone, and cannot be had again.
+        """
         try:
             was_gone = self._mend_run_dir()
         except RunDirError as error:
             raise OSError(errno.ENOTDIR, str(error)) from error
-        if was_gone:
+        if was_gone or not (self.run_dir / self._record.name).exists():
             # The records of workers that run now are lost; their cgroup or mark still tells them.
             write_record(self.run_dir, self._record)
             self._log.warning("run_dir_mended", run_dir=str(self.run_dir))
@@ -211,6 +225,23 @@ class Instance:
         except OSError as error:
             return str(error)
         return ""
+
+
+async def keep_run_dir(instance: Instance, log: Log) -> None:
+    """Mend the run directory soon after it was deleted, until cancelled.
+
+    Else whoever comes after us would not know of us, and could take our place while we run.
+    """
+    problem = ""
+    while True:
+        await trio.sleep(MEND_EVERY_S)
+        before, problem = problem, ""
+        try:
+            instance.mend_run_dir()
+        except OSError as error:
+            problem = error.strerror or type(error).__name__
+        if problem not in ("", before):
+            log.error("run_dir_lost", problem=problem, effect="no worker can be started")
 
 
 def tell_swept(swept: Swept, log: Log) -> None:

@@ -40,7 +40,7 @@ from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.gpu_gate import GpuGate
 from rbee.supervisor.hang_up import Terminal, held_back
 from rbee.supervisor.http_server import HttpLimits, Tls, bind_sockets, serve_http
-from rbee.supervisor.instance import Instance
+from rbee.supervisor.instance import Instance, keep_run_dir
 from rbee.supervisor.kin import processor_s
 from rbee.supervisor.lane import Lane
 from rbee.supervisor.last_lines import LastLines
@@ -278,6 +278,7 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
             ground.start_soon(house.outside.tls.watch)
         await ground.start(keep_warden, house.outside.instance, house.log)
         ground.start_soon(keep_reaping, house.outside.instance.adopted, house.log)
+        ground.start_soon(keep_run_dir, house.outside.instance, house.log)
         house.log.info(
             "supervisor_started", pid=os.getpid(), version=__version__, url=house.outside.bind.url
         )

@@ -8,13 +8,13 @@ Rule 2: nothing here knows the new supervisor: it may run beside it, in the ward
 import contextlib
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from rbee.supervisor.cgroup import Group, folder_name
 from rbee.supervisor.kin import Identity, find_marked, is_alive, kill_identity, kill_marked
-from rbee.supervisor.records import InstanceRecord, WorkerRecord, read_records, this_machine
+from rbee.supervisor.records import InstanceRecord, Left, WorkerRecord, read_records, this_machine
 
 # How long SIGKILL may take to act. One that hangs in a driver takes for ever.
 GONE_TIMEOUT_S: Final = 2.0
@@ -31,15 +31,16 @@ class Swept:
     problems: tuple[str, ...]  # records that could not be read
 
 
-def sweep(run_dir: Path, instance: str | None = None) -> Swept:
+def sweep(run_dir: Path, one: InstanceRecord | None = None) -> Swept:
     """Kill what is left of earlier supervisors on this run directory, and forget them.
 
     Args:
-      instance: of one supervisor only; None: of all, so only while holding the lock.
+      one: of this supervisor only, on this machine, whether or not its records are still there;
+        None: of all, so only while holding the lock.
     Raises:
-      OSError: the run directory cannot be read.
+      OSError: the run directory cannot be read; not for ``one``.
     """
-    left = read_records(run_dir, instance)
+    left = read_records(run_dir) if one is None else _left_of(one, run_dir)
     here = this_machine()
     instances = [record for record in left.instances if record.where == here]
     workers = [record for record in left.workers if record.where == here]
@@ -59,6 +60,15 @@ def sweep(run_dir: Path, instance: str | None = None) -> Swept:
             with contextlib.suppress(OSError):  # it means nobody any more
                 file.unlink(missing_ok=True)
     return Swept(tuple(sorted(killed)), unkillable, tuple(folders_left), left.problems)
+
+
+def _left_of(one: InstanceRecord, run_dir: Path) -> Left:
+    """Its records, and itself: somebody may have deleted the run directory, or what is in it."""
+    try:
+        left = read_records(run_dir, one.instance)
+    except OSError as error:
+        return Left((one,), (), (), (f"{run_dir}: {error.strerror}",))
+    return replace(left, instances=(one,))
 
 
 def _kill(

@@ -39,7 +39,7 @@ async def _run_warden(instance: Instance, log: Log) -> None:
     ours_fd, theirs_fd = -1, -1
     try:
         theirs_fd, ours_fd = os.pipe()
-        arguments = [str(theirs_fd), str(instance.run_dir), instance.name]
+        arguments = [str(theirs_fd), str(instance.run_dir), instance.name, *instance.folders]
         process = Process(
             [sys.executable, "-I", "-m", "rbee.supervisor.warden", *arguments],
             {key: os.environ[key] for key in ENVIRONMENT_KEPT if key in os.environ},

@@ -1,6 +1,7 @@
 """Faults from outside, with the figures that an operator may count on (R1, R6, R7, R14)."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rbee.supervisor.kin import find_marked
 from tests.e2e.server import Server, is_running, serving, synthetic_config, wait_until
 from tests.e2e.stream import Stream
 from tests.e2e.test_detection import tell
@@ -37,6 +39,31 @@ def test_nothing_outlives_a_killed_supervisor_whatever_its_workers_do(tmp_path: 
         took_s.append(time.monotonic() - killed_s)
         server.close()
     tell(f"all of 2 workers gone, after {ROUNDS} kills of the supervisor", took_s)
+
+
+@pytest.mark.parametrize("deleted", ["the directory", "the records"])
+def test_daemons_do_not_outlive_a_killed_supervisor_that_lost_its_run_directory(
+    deleted: str, tmp_path: Path
+) -> None:
+    config = synthetic_config(model="slots = 2", synthetic='fault = "stray_child"')
+    server = Server(tmp_path, config).ready()
+    [record] = server.run_dir.glob("instance-*.json")
+    prefix = record.stem.removeprefix("instance-") + "/"
+
+    def left() -> list[int]:
+        return [each.pid for each in find_marked(lambda mark: mark.startswith(prefix))]
+
+    wait_until(lambda: len(left()) == 4, 10, "two workers and their daemons")
+    if deleted == "the directory":
+        shutil.rmtree(server.run_dir)
+    else:
+        for record in server.run_dir.glob("*.json"):
+            record.unlink()
+    server.process.kill()
+    server.process.wait(5)
+    wait_until(lambda: left() == [], 3, "the end of all that the workers started")
+    assert len(server.wait_event("warden_swept", 5)["killed"]) >= 2
+    server.close()
 
 
 def test_a_second_signal_does_not_wait_for_answers_that_nobody_reads(tmp_path: Path) -> None:

@@ -132,9 +132,40 @@ def test_the_warden_sweeps_one_instance_and_leaves_the_next_ones_records(tmp_pat
         write_record(tmp_path, record)
     with running("input()", environment={MARK_NAME: f"{new.instance}/b2"}) as process:
         write_record(tmp_path, worker_record(new.instance, process.pid))
-        assert sweep(tmp_path, old.instance).killed == ()
+        assert sweep(tmp_path, old).killed == ()
         assert is_alive(identity_of(process.pid))
         assert {path.name for path in tmp_path.iterdir()} == {new.name, "worker-a1.json"}
+
+
+@pytest.mark.parametrize("is_dir_there", [False, True], ids=["no directory", "no records"])
+def test_what_one_supervisor_left_is_ended_although_its_records_were_deleted(
+    is_dir_there: bool, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "run"
+    if is_dir_there:
+        run_dir.mkdir()
+    one = instance_record()
+    with running("input()", environment={MARK_NAME: f"{one.instance}/a1"}) as process:
+        swept = sweep(run_dir, one)
+        assert process.wait(10) == -signal.SIGKILL
+    assert swept.killed == (process.pid,)
+    assert swept.problems == (() if is_dir_there else (f"{run_dir}: No such file or directory",))
+
+
+def test_a_daemon_without_its_mark_is_found_in_the_cgroup_although_the_records_were_deleted(
+    tmp_path: Path,
+) -> None:
+    with opened_ground(own_places()) as ground:
+        need(ground.means.kill, "cgroup to kill by")
+        name = ground.folders[0].name.removeprefix("rbee-")
+        group = ground.group("one")
+        group.make()
+        with running("input()") as process:
+            group.admit(process.pid)
+            one = InstanceRecord(name, this_machine(), tuple(map(str, ground.folders)))
+            assert sweep(tmp_path / "gone", one).killed == (process.pid,)
+            assert process.wait(10) == -signal.SIGKILL
+        assert not any(folder.exists() for folder in ground.folders)
 
 
 @pytest.mark.parametrize(

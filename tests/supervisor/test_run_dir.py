@@ -1,14 +1,19 @@
 """The run directory: ours, closed to others, held by one supervisor, gone at the end."""
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
 import pytest
+import trio
+from trio.testing import MockClock
 
 from rbee.errors import RunDirError
 from rbee.run_place import default_run_dir
+from rbee.supervisor.instance import MEND_EVERY_S, Instance, keep_run_dir
 from rbee.supervisor.run_dir import RunDir
+from tests.supervisor.fakes import NoLog
 
 
 def test_it_is_made_closed_to_others_and_taken_away(tmp_path: Path) -> None:
@@ -103,3 +108,35 @@ def test_one_that_another_has_made_again_is_not_taken_back(tmp_path: Path) -> No
         (path / "lock").unlink()
         with RunDir(path), pytest.raises(RunDirError, match="is held by another"):
             run_dir.mend()
+
+
+@pytest.mark.parametrize("deleted", ["the directory", "the record"])
+async def test_what_was_deleted_is_there_again_before_the_next_worker_starts(
+    deleted: str, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path, log = tmp_path / "run", NoLog()
+    with RunDir(path) as run_dir, Instance(path, (), {}, log, mend_run_dir=run_dir.mend) as ours:
+        [record] = path.glob("instance-*.json")
+        if deleted == "the directory":
+            shutil.rmtree(path)
+        else:
+            record.unlink()
+        with trio.move_on_after(3 * MEND_EVERY_S):
+            await keep_run_dir(ours, log)
+        assert record.exists()
+        with pytest.raises(RunDirError, match="is held by another"):
+            RunDir(path).__enter__()
+    assert [event for event, _ in log.events].count("run_dir_mended") == 1
+    assert not path.exists()
+
+
+async def test_one_that_another_has_taken_is_told_once(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    path, log = tmp_path / "run", NoLog()
+    with RunDir(path) as run_dir, Instance(path, (), {}, log, mend_run_dir=run_dir.mend) as ours:
+        (path / "lock").unlink()
+        with RunDir(path), trio.move_on_after(3 * MEND_EVERY_S):
+            await keep_run_dir(ours, log)
+    [told] = [fields for event, fields in log.events if event == "run_dir_lost"]
+    assert "is held by another" in told["problem"]

@@ -48,6 +48,16 @@ def test_the_end_of_its_pipe_makes_it_sweep_and_end(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_all_that_it_must_know_stands_in_its_arguments(tmp_path: Path) -> None:
+    instance = secrets.token_hex(4)
+    with running("input()", environment={MARK_NAME: f"{instance}/a"}) as process:
+        warden, pipe = started_warden(tmp_path / "deleted", instance)
+        os.close(pipe)
+        _, told = warden.communicate(timeout=30)
+        assert process.wait(10) == -signal.SIGKILL
+        assert json.loads(told)["killed"] == [process.pid]
+
+
 def test_told_that_all_is_done_it_ends_and_does_nothing(tmp_path: Path) -> None:
     instance = InstanceRecord(secrets.token_hex(4), this_machine(), ())
     write_record(tmp_path, instance)
