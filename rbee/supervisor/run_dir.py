@@ -85,8 +85,9 @@ class RunDir:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        with contextlib.suppress(OSError):  # the next holder takes the same file
-            (self.path / LOCK_NAME).unlink(missing_ok=True)
+        if self._is_held():  # else another has made it again, and holds a lock of that name
+            with contextlib.suppress(OSError):  # the next holder takes the same file
+                (self.path / LOCK_NAME).unlink()
         self._unlock()
         with contextlib.suppress(OSError):  # something of somebody else's lies in it
             self.path.rmdir()

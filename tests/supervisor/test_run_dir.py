@@ -110,6 +110,18 @@ def test_one_that_another_has_made_again_is_not_taken_back(tmp_path: Path) -> No
             run_dir.mend()
 
 
+def test_one_that_another_has_made_again_stays_his_at_our_end(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    ours, his = RunDir(path), RunDir(path)
+    with ours:
+        shutil.rmtree(path)
+        his.__enter__()
+    with pytest.raises(RunDirError, match="is held by another"):
+        RunDir(path).__enter__()
+    his.__exit__(None, None, None)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("deleted", ["the directory", "the record"])
 async def test_what_was_deleted_is_there_again_before_the_next_worker_starts(
     deleted: str, tmp_path: Path, autojump_clock: MockClock
