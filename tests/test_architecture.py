@@ -1,5 +1,6 @@
 """What the documents promise of the code: the table of states, the size of the rooms."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -23,6 +24,19 @@ def test_the_table_of_states_in_the_architecture_is_the_codes() -> None:
         told = dict(zip(events, table[state.value], strict=True))
         real = {event: after.value for event, after in TRANSITIONS[state].items()}
         assert {event: after for event, after in told.items() if after} == real
+
+
+def test_no_thread_that_may_be_left_to_itself_is_one_of_those_that_all_share() -> None:
+    """Forty that hang would keep whoever needs a thread waiting for ever."""
+    found = {
+        f"{path}:{call.lineno}": {each.arg for each in call.keywords}
+        for path in (ROOT / "rbee").rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(call, ast.Call)
+    }
+    may_be_left = {place: named for place, named in found.items() if "abandon_on_cancel" in named}
+    assert may_be_left
+    assert [place for place, named in may_be_left.items() if "limiter" not in named] == []
 
 
 def test_no_two_modules_import_each_other_by_any_way() -> None:

@@ -52,6 +52,7 @@ class CrashRecorder:
         self._surveys: dict[str, GpuSurvey] = {}
         # A driver that hangs holds one thread, not one more with each report.
         self._one_survey = trio.CapacityLimiter(1)
+        self._one_write = trio.CapacityLimiter(1)  # likewise a disk
 
     async def secure(self, worker: Worker) -> None:
         """Have it tell the stacks of its threads, and look at its GPU."""
@@ -83,7 +84,10 @@ class CrashRecorder:
             try:
                 with thread_refusals():
                     await trio.to_thread.run_sync(
-                        self._crashes.write, crash_id, abandon_on_cancel=True
+                        self._crashes.write,
+                        crash_id,
+                        abandon_on_cancel=True,
+                        limiter=self._one_write,
                     )
             except OSError as error:
                 problem = error.strerror or type(error).__name__

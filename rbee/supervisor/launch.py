@@ -190,9 +190,12 @@ class Launcher:
         self.log.info("worker_spawned", worker=worker_id, pid=process.pid)
         custody.born(process.identity)
         try:
-            # The kernel may take 10 ms to move it, in which streams would stand still.
+            # The kernel may take 10 ms to move it, in which streams would stand still. A limiter of
+            # its own: whoever's threads hang, workers are started.
             with thread_refusals():
-                await trio.to_thread.run_sync(custody.admit, process.identity)
+                await trio.to_thread.run_sync(
+                    custody.admit, process.identity, limiter=trio.CapacityLimiter(1)
+                )
             link, path = self._link(process.pid, stack)
         except BaseException:  # where it cannot be held, found again or heard it must not run
             process.reap()

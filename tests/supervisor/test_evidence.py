@@ -148,6 +148,31 @@ async def test_a_report_that_cannot_be_written_delays_nobody(
     assert event["problem"]
 
 
+async def test_a_disk_that_hangs_holds_one_thread_and_delays_nobody(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, *(FakeChild(exit_after_s=5, signal=11) for _ in range(3)))
+    answers, has_begun, begun = threading.Event(), threading.Event(), []
+
+    def write(crash_id: str) -> None:
+        begun.append(crash_id)
+        has_begun.set()
+        answers.wait(30)
+
+    monkeypatch.setattr(place.crashes, "write", write)
+    try:
+        await place.live(20)
+        borrowed = trio.to_thread.current_default_thread_limiter().borrowed_tokens
+        assert has_begun.wait(10)  # a mocked clock does not wait for threads
+    finally:
+        answers.set()
+    assert len(place.crashes.newest_first()) == 3
+    assert len(begun) == 1
+    assert borrowed == 0, "what everybody else needs to start a thread"
+    events = [event for event, _ in place.log.events]
+    assert events.count("crash_report_not_written") == 3
+
+
 async def test_a_report_is_never_too_long(tmp_path: Path, autojump_clock: MockClock) -> None:
     place = Place(tmp_path, FakeChild(exit_after_s=5, signal=11))
 

@@ -81,6 +81,14 @@ def is_running(pid: int) -> bool:
     return bool(psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
 
 
+async def test_a_worker_starts_although_the_threads_of_others_hang(tmp_path: Path) -> None:
+    others = trio.to_thread.current_default_thread_limiter()
+    others.total_tokens = 1
+    with trio.fail_after(10):
+        async with others, launched("time.sleep(60)", tmp_path) as (child, _, _scope, _hurry):
+            assert is_running(child.pid)
+
+
 async def test_the_exit_of_a_worker_is_seen_with_its_code_and_its_last_words(
     tmp_path: Path,
 ) -> None:
