@@ -3,7 +3,9 @@
 Rule 1: bounded in number and size; the oldest go first.
 Rule 2: a disk that is full, slow or read-only costs the files, never a worker or a report that
         is asked for: those come from memory. `write` is for a thread of its own.
-Rule 3: the files are ours alone (0600, in a folder with 0700): they show what workers printed.
+Rule 3: their order is that of the files' times of modification, of which each is later than all
+        before it, whatever the clock says: one that goes back costs no report its place.
+Rule 4: the files are ours alone (0600, in a folder with 0700): they show what workers printed.
 """
 
 import contextlib
@@ -24,6 +26,7 @@ CRASH_BYTES_MAX: Final = 256 * 1024
 
 FOLDER: Final = "crashes"
 _NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}\.[0-9]{3}Z-[a-z0-9-]{1,64}-[0-9]{1,10}")
+_MTIME_STEP_NS: Final = 1_000_000_000  # some file systems keep whole seconds only
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
@@ -52,14 +55,14 @@ class Crashes:
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.chmod(0o700)
-            names = sorted(entry.stem for entry in self.folder.glob("*.json"))
+            names = [name for _, name in self._files()]
         except OSError as error:
             self._log.warning(
                 "crash_reports_not_kept", folder=str(self.folder), problem=error.strerror,
                 remedy="give rbee a folder that it may write: [server] state_dir",
             )  # fmt: skip
             return
-        for name in [name for name in names if _NAME.fullmatch(name)][-CRASHES_MAX:]:
+        for name in names[-CRASHES_MAX:]:
             if (raw := self._read(name)) is not None:
                 self._take(raw)
 
@@ -93,18 +96,33 @@ class Crashes:
         path = self.folder / f"{crash_id}.json"
         draft = path.with_suffix(".part")
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        others = [file for file in self._files() if file[1] != crash_id]
         try:
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:  # noqa: PTH123
                 file.write(document)
+            if others:
+                _date_after(others[-1][0], draft)
             draft.rename(path)
         except OSError:
             with contextlib.suppress(OSError):
                 draft.unlink()
             raise
-        names = sorted(e.stem for e in self.folder.glob("*.json") if _NAME.fullmatch(e.stem))
-        for name in names[:-CRASHES_MAX]:
+        for _, name in others[: -(CRASHES_MAX - 1)]:
             with contextlib.suppress(OSError):  # another supervisor did it, or it is no file
                 (self.folder / f"{name}.json").unlink()
+
+    def _files(self) -> list[tuple[int, str]]:
+        """When each report was written, in ns, and its name; the oldest first.
+
+        Raises:
+          OSError: the folder cannot be read.
+        """
+        found: list[tuple[int, str]] = []
+        for entry in self.folder.glob("*.json"):
+            if _NAME.fullmatch(entry.stem):
+                with contextlib.suppress(FileNotFoundError):  # another supervisor's, gone meanwhile
+                    found.append((entry.lstat().st_mtime_ns, entry.stem))
+        return sorted(found)
 
     def _take(self, document: bytes) -> CrashView | None:
         try:
@@ -128,3 +146,10 @@ class Crashes:
         finally:
             os.close(descriptor)
         return raw if len(raw) <= CRASH_BYTES_MAX else None
+
+
+def _date_after(before_ns: int, file: Path) -> None:
+    """See that a file counts as written after another one, though the clock may say otherwise."""
+    if file.stat().st_mtime_ns <= before_ns:
+        later_ns = before_ns + _MTIME_STEP_NS
+        os.utime(file, ns=(later_ns, later_ns))

@@ -1,7 +1,9 @@
 """What is kept of workers that failed: bounded, readable by us alone, and never in the way."""
 
 import json
+import os
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,24 @@ def test_the_last_reports_outlive_a_restart_and_the_oldest_go(tmp_path: Path) ->
     assert [crash.id for crash in opened(tmp_path).newest_first()] == expected
     assert len(list(crashes.folder.iterdir())) == CRASHES_MAX
     assert crashes.report(crash_id(0)) is None
+
+
+@pytest.mark.parametrize("ahead", ["names", "names and files"])
+def test_the_last_reports_are_kept_although_the_clock_went_back(tmp_path: Path, ahead: str) -> None:
+    crashes = opened(tmp_path)
+    later_s = time.time() + 365 * 86400
+    for number in range(30, 30 + CRASHES_MAX):
+        kept = crashes.add(document(number)).id
+        crashes.write(kept)
+        if ahead == "names and files":
+            os.utime(crashes.folder / f"{kept}.json", (later_s + number, later_s + number))
+    crashes = opened(tmp_path)
+    for number in (2, 1, 0):
+        crashes.write(crashes.add(document(number)).id)
+    newest = [crash_id(number) for number in (0, 1, 2)]
+    for each in (crashes, opened(tmp_path)):
+        assert [crash.id for crash in each.newest_first()][:3] == newest
+    assert len(list(crashes.folder.iterdir())) == CRASHES_MAX
 
 
 def test_reports_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
