@@ -29,19 +29,22 @@ class Breaker:
     def __init__(self) -> None:
         self._limits = RestartConfig()  # with which it last decided
         self._state = BreakerState.CLOSED
-        self.failures = 0  # in a row
+        self.failures = 0  # in a row, as it last decided
         self.failure: Failure | None = None  # the last one; None after a reset
         self.reason = ""  # why it opened
 
     def state(self, ready_for_s: float | None) -> BreakerState:
         """How it stands, with a worker that has been ready so long; None: with none."""
-        if (
-            self._state is BreakerState.HALF_OPEN
-            and ready_for_s is not None
-            and ready_for_s >= self._limits.forget_after_s
-        ):
+        if self._state is BreakerState.HALF_OPEN and self._is_forgiven(ready_for_s):
             return BreakerState.CLOSED
         return self._state
+
+    def failures_left(self, ready_for_s: float | None) -> int:
+        """How many in a row still count, with a worker that has been ready so long."""
+        return 0 if self._is_forgiven(ready_for_s) else self.failures
+
+    def _is_forgiven(self, ready_for_s: float | None) -> bool:
+        return ready_for_s is not None and ready_for_s >= self._limits.forget_after_s
 
     @property
     def trial_after_s(self) -> float | None:

@@ -204,7 +204,7 @@ def _view(
         state=slot.state.value if worker is None else worker.state.value,
         pid=None if worker is None else worker.pid,
         restarts=slot.restarts,
-        failures=slot.failures,
+        failures=slot.failures(now_s),
         last_failure=slot.last_failure,
         cause="" if slot.failure is None else slot.failure.cause.value,
         breaker=breaker.value,

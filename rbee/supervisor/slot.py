@@ -101,17 +101,19 @@ class Slot:
         self._asked = trio.Event()  # the operator said something
 
     @property
-    def failures(self) -> int:
-        """In a row."""
-        return self._breaker.failures
-
-    @property
     def failure(self) -> Failure | None:
         """The kind of the last failure; None: there was none, or it was reset."""
         return self._breaker.failure
 
+    def failures(self, now_s: float) -> int:
+        """In a row; good service makes them forgotten."""
+        return self._breaker.failures_left(self._ready_for_s(now_s))
+
     def breaker(self, now_s: float) -> BreakerState:
-        return self._breaker.state(None if self.worker is None else self.worker.ready_for_s(now_s))
+        return self._breaker.state(self._ready_for_s(now_s))
+
+    def _ready_for_s(self, now_s: float) -> float | None:
+        return None if self.worker is None else self.worker.ready_for_s(now_s)
 
     @property
     def failed_for(self) -> str:

@@ -150,6 +150,14 @@ def test_after_the_cool_down_one_trial_decides() -> None:
     assert breaker.state(None) is BreakerState.CLOSED
 
 
+def test_failures_that_good_service_has_made_forgotten_are_not_shown() -> None:
+    breaker = Breaker()
+    breaker.ended(CRASH, COOLING, 0.5)
+    assert [breaker.failures_left(each) for each in (None, 0.0, 299.9, 300.0)] == [1, 1, 1, 0]
+    assert breaker.ended(replace(CRASH, ready_for_s=299.9), COOLING, 0.5).failures == 2
+    assert breaker.ended(replace(CRASH, ready_for_s=300.0), COOLING, 0.5).failures == 1
+
+
 def test_a_bad_configuration_is_not_tried_again_by_itself() -> None:
     breaker = opened(COOLING, replace(NEVER_READY, exit_code=ExitCode.CONFIG))
     assert breaker.trial_after_s is None

@@ -78,7 +78,10 @@ async def test_a_reset_fills_a_failed_slot_and_forgets_its_failures(
         place.slot.reset()
         await trio.sleep(1)
         assert place.slot.worker is not None
-        assert (place.slot.failures, place.breaker()) == (0, BreakerState.CLOSED)
+        assert (place.slot.failures(trio.current_time()), place.breaker()) == (
+            0,
+            BreakerState.CLOSED,
+        )
     [failed] = place.told("slot_failed")
     assert failed["cause"] == "crash"
     assert "rbee workers reset m-0" in str(failed["remedy"])
@@ -170,6 +173,18 @@ async def test_a_reset_at_the_very_end_of_the_cool_down_counts(
         assert place.breaker() is BreakerState.CLOSED
 
 
+async def test_failures_are_forgotten_while_the_next_worker_serves(
+    autojump_clock: MockClock,
+) -> None:
+    place = Place(*crashing(2))
+    async with kept(place, RestartConfig(forget_after_s=20)):
+        await trio.sleep(10)
+        assert place.slot.worker is not None
+        assert place.slot.failures(trio.current_time()) == 2
+        await trio.sleep(20)
+        assert place.slot.failures(trio.current_time()) == 0
+
+
 async def test_crashes_that_are_a_requests_doing_are_not_counted(
     autojump_clock: MockClock,
 ) -> None:
@@ -183,7 +198,7 @@ async def test_crashes_that_are_a_requests_doing_are_not_counted(
     async with kept(place, RestartConfig()):
         await trio.sleep(60)
         assert place.slot.worker is not None
-        assert place.slot.failures == 0
+        assert place.slot.failures(trio.current_time()) == 0
     assert {event["restart_in_s"] for event in place.told("worker_failed")} == {1.0}
 
 

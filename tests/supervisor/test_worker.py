@@ -191,7 +191,7 @@ async def test_an_operators_restart_fills_a_failed_slot_and_forgets_its_failures
         await trio.sleep(1)
         assert slot.worker is not None
         assert slot.worker.state is WorkerState.READY
-        assert slot.failures == 0
+        assert slot.failures(trio.current_time()) == 0
         nursery.cancel_scope.cancel()
 
 

@@ -145,7 +145,7 @@ async def test_an_operators_stop_of_a_worker_that_is_starting_is_no_failure(
         slot.stop()
         await trio.sleep(1)
         assert slot.state is SlotState.STOPPED
-        assert (slot.failures, slot.last_failure) == (0, "")
+        assert (slot.failures(trio.current_time()), slot.last_failure) == (0, "")
         nursery.cancel_scope.cancel()
 
 
@@ -161,7 +161,7 @@ async def test_an_operators_restart_of_a_worker_that_is_starting_is_not_forgotte
         slot.restart()
         await trio.sleep(1)
         assert slot.worker is not None
-        assert slot.failures == 0
+        assert slot.failures(trio.current_time()) == 0
         nursery.cancel_scope.cancel()
 
 
@@ -269,4 +269,4 @@ async def test_a_worker_that_will_not_end_when_asked_is_ended(autojump_clock: Mo
         assert sink.text == "0 1 2 ", "what was running may finish"
         assert deaf.killed == ["wedged: did not end when asked for 10 s"]
         assert len(launch.launched) == 2
-        assert slots[0].failures == 0
+        assert slots[0].failures(trio.current_time()) == 0
