@@ -38,6 +38,10 @@ INSTANCE_BYTES: Final = 8
 CLOSE_TIMEOUT_S: Final = 1.0
 LOOK_EVERY_S: Final = 0.005
 
+UNKILLABLE_REMEDY: Final = (
+    "they hang in the kernel, mostly in a driver, and keep their memory; reboot"
+)
+
 # As often as the local face looks for its socket.
 MEND_EVERY_S: Final = 5.0
 
@@ -199,13 +203,14 @@ class Instance:
             )  # fmt: skip
 
     def _close(self) -> None:
-        self._end_adopted()
         until_s = time.monotonic() + CLOSE_TIMEOUT_S
-        left = self._ground.close()
-        while left and time.monotonic() < until_s:
+        there, problem = self._end_adopted()
+        killed = set(there)
+        while ((left := self._ground.close()) or there) and time.monotonic() < until_s:
             time.sleep(LOOK_EVERY_S)
-            left = self._ground.close()
-        problem = self._end_adopted()
+            there, problem = self._end_adopted()
+            killed.update(there)
+        self._tell_strays(killed.difference(there), there)
         for notes, survivors in self._survivors:
             if not any(map(is_alive, survivors)):  # else the next supervisor is to know of them
                 notes.remove()
@@ -213,18 +218,23 @@ class Instance:
             self._log.error("cgroups_left", folders=[str(path) for path in left])
         if problem:
             self._log.error("strays_not_seen", problem=problem)
-        if not left and not problem:  # else the next supervisor tries again
+        if not left and not problem and not there:  # else the next supervisor tries again
             remove_record(self.run_dir, self._record.name)
 
-    def _end_adopted(self) -> str:
-        """Returns: why they could not be looked for."""
+    def _end_adopted(self) -> tuple[list[int], str]:
+        """Returns: who was still there, and was killed; why they could not be looked for."""
         try:
-            if killed := self.adopted.kill():
-                self._log.warning("strays_killed", pids=killed)
+            there = self.adopted.kill()
             self.adopted.reap()
         except OSError as error:
-            return str(error)
-        return ""
+            return [], str(error)
+        return there, ""
+
+    def _tell_strays(self, gone: set[int], there: list[int]) -> None:
+        if gone:
+            self._log.warning("strays_killed", pids=sorted(gone))
+        if there:
+            self._log.error("strays_unkillable", pids=there, remedy=UNKILLABLE_REMEDY)
 
 
 async def keep_run_dir(instance: Instance, log: Log) -> None:
@@ -251,9 +261,6 @@ def tell_swept(swept: Swept, log: Log) -> None:
     if swept.killed:
         log.warning("orphans_killed", pids=list(swept.killed))
     if swept.unkillable:
-        log.error(
-            "orphans_unkillable", pids=list(swept.unkillable),
-            remedy="they hang in the kernel, mostly in a driver, and keep their memory; reboot",
-        )  # fmt: skip
+        log.error("orphans_unkillable", pids=list(swept.unkillable), remedy=UNKILLABLE_REMEDY)
     if swept.folders_left:
         log.error("cgroups_left", folders=list(swept.folders_left))

@@ -25,7 +25,7 @@ LOOK_EVERY_S: Final = 0.005
 class Swept:
     """What was found and done."""
 
-    killed: tuple[int, ...]  # pids
+    killed: tuple[int, ...]  # pids of those that are gone
     unkillable: tuple[int, ...]  # still there after `GONE_TIMEOUT_S`
     folders_left: tuple[str, ...]  # cgroups that could not be taken away
     problems: tuple[str, ...]  # records that could not be read
@@ -59,7 +59,8 @@ def sweep(run_dir: Path, one: InstanceRecord | None = None) -> Swept:
         for file in left.files:
             with contextlib.suppress(OSError):  # it means nobody any more
                 file.unlink(missing_ok=True)
-    return Swept(tuple(sorted(killed)), unkillable, tuple(folders_left), left.problems)
+    gone = tuple(sorted(killed.difference(unkillable)))
+    return Swept(gone, unkillable, tuple(folders_left), left.problems)
 
 
 def _left_of(one: InstanceRecord, run_dir: Path) -> Left:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rbee.supervisor import orphans
 from rbee.supervisor.cgroup import Ground, own_places
 from rbee.supervisor.kin import MARK_NAME, is_alive
 from rbee.supervisor.orphans import sweep
@@ -52,6 +53,22 @@ def test_a_worker_that_was_left_is_killed_and_its_record_goes(tmp_path: Path) ->
         assert swept.killed == (process.pid,)
         assert (swept.unkillable, swept.folders_left, swept.problems) == ((), (), ())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_outlives_sigkill_is_not_told_as_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As one that hangs in a driver: no signal reaches it.
+    monkeypatch.setattr(orphans, "kill_identity", lambda _identity, _is_meant: True)
+    monkeypatch.setattr(orphans, "GONE_TIMEOUT_S", 0.05)
+    instance = instance_record()
+    with running("input()", environment={MARK_NAME: f"{instance.instance}/a1"}) as process:
+        monkeypatch.setattr(orphans, "kill_marked", lambda _is_meant: [process.pid])
+        write_record(tmp_path, instance)
+        write_record(tmp_path, worker_record(instance.instance, process.pid))
+        swept = sweep(tmp_path)
+        assert (swept.killed, swept.unkillable) == ((), (process.pid,))
+    assert len(list(tmp_path.iterdir())) == 2, "the next start is to know of it"
 
 
 def test_a_worker_that_was_killed_before_its_record_was_written_is_found_by_its_mark(

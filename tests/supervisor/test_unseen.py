@@ -92,3 +92,17 @@ def test_a_supervisor_that_cannot_look_for_strays_at_its_end_keeps_its_record(
         monkeypatch.setattr(instance.adopted, "_all", no_descriptor)
     assert [each.instance for each in read_records(tmp_path).instances] == [instance.name]
     assert "strays_not_seen" in [event for event, _ in log.events]
+
+
+def test_strays_that_outlive_sigkill_are_not_told_as_killed_and_the_next_start_knows_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, looks = NoLog(), [[7, 8], [7]]
+    monkeypatch.setattr("rbee.supervisor.instance.CLOSE_TIMEOUT_S", 0.05)
+    with Instance(tmp_path, (), {}, log) as instance:
+        monkeypatch.setattr(
+            instance.adopted, "kill", lambda: looks.pop(0) if len(looks) > 1 else looks[0]
+        )
+    told = {event: fields["pids"] for event, fields in log.events if event.startswith("strays_")}
+    assert told == {"strays_killed": [8], "strays_unkillable": [7]}
+    assert [each.instance for each in read_records(tmp_path).instances] == [instance.name]
