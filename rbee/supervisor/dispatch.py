@@ -9,8 +9,6 @@ Rule 2: while suspects wait, one worker is kept for them: the first that is idle
         no other is coming soon, the one with the fewest requests: it is idle when they end.
 Rule 3: where somebody at a worker came to be suspected, by what its like did elsewhere, that
         worker gets nothing else either until it is cleared.
-Rule 4: a request counts as being at a worker until that has said its last word on it, also when
-        it was cancelled: it may still be what crashes it, and holds its place.
 """
 
 import itertools
@@ -19,6 +17,7 @@ from typing import Final
 
 from rbee.errors import LinkFullError
 from rbee.rate_limits import Priority
+from rbee.supervisor.at_workers import AtWorkers
 from rbee.supervisor.backlog import Backlog, Bound, Rates, check_queue, estimate_tokens
 from rbee.supervisor.lifecycle import TAKES_REQUESTS
 from rbee.supervisor.open_request import OpenRequest
@@ -64,9 +63,7 @@ class Dispatch:
         self._waited = waited
         self._ids = itertools.count(1)
         self._waiting: dict[int, OpenRequest] = {}
-        self._sent: dict[int, OpenRequest] = {}  # by wire id
-        self._at: dict[Worker, dict[int, OpenRequest]] = {}  # as above, in order of sending
-        self._leaving: dict[Worker, list[OpenRequest]] = {}  # cancelled there
+        self._there = AtWorkers()
         self._kept: set[Worker] = set()  # for suspects
         self._pumped: set[str] = set()  # the models of which what waits is being sent
         self._to_pump: set[str] = set()  # and those of which it is to be, once more
@@ -92,14 +89,14 @@ class Dispatch:
         return any(not slot.is_over for slot in self._slots[model])
 
     def sent(self, wire_id: int) -> OpenRequest | None:
-        return self._sent.get(wire_id)
+        return self._there.get(wire_id)
 
     def waiting(self, model: str) -> list[OpenRequest]:
         ids = (*self._apart.waiting(model), *self._common.waiting(model))
         return [self._waiting[request_id] for request_id in ids]
 
     def at_workers(self, model: str) -> list[OpenRequest]:
-        return [each for each in self._sent.values() if each.ask.model == model]
+        return self._there.of_model(model)
 
     def has_waiting(self, model: str) -> bool:
         return self._common.first(model) is not None or self._apart.first(model) is not None
@@ -124,7 +121,7 @@ class Dispatch:
         """Who works apart there."""
         if worker not in self._kept:
             return []
-        here = self._at.get(worker, {}).values()
+        here = self._there.here(worker)
         return [each for each in here if self.standing(each) is Standing.SUSPECT]
 
     # --- what comes and goes
@@ -186,39 +183,28 @@ class Dispatch:
 
     def finish(self, request: OpenRequest) -> None:
         """The worker has said its last word on it."""
-        self._take_off(request)
+        self._there.take_off(request)
         self._note_held(request)
 
     def remove(self, request: OpenRequest) -> None:
         """Take a request out, wherever it is: its worker is told to stop."""
-        worker = request.worker
-        if worker is None:
+        if request.worker is None:
             self._stop_waiting(request)
         else:
-            self._take_off(request)
-            self._send_away(request, worker)
+            self._there.cancel(request)
         if self._kept:  # it may be what a worker was kept for
             self.pump(request.ask.model)
 
     def withdraw(self, request: OpenRequest) -> None:
         """Take a request away from its worker, to go on later."""
-        worker = request.worker
-        assert worker is not None, "it is at no worker"
-        self._take_off(request)
-        self._send_away(request, worker)
+        self._there.cancel(request)
         self.wait_first(request)
 
     def let_go(self, worker: Worker) -> None:
         """The worker may have said its last word on something that was cancelled."""
-        leaving = self._leaving.get(worker)
-        if not leaving:
-            return
-        there = _still_there(worker, leaving)
-        for request in leaving if len(there) < len(leaving) else ():
-            goes_on = request.worker is not None or request.request_id in self._waiting
-            if not goes_on and not worker.is_open(request.wire_id):
+        for request in self._there.let_go(worker):
+            if request.worker is None and request.request_id not in self._waiting:  # it is over
                 self._note_held(request)
-        leaving[:] = there
 
     def take_back(self, worker: Worker) -> tuple[list[OpenRequest], list[OpenRequest]]:
         """The worker is gone.
@@ -227,12 +213,8 @@ class Dispatch:
           The requests that were at it, oldest sending first; and those that had been cancelled,
           of which it had not said its last word.
         """
-        mine = list(self._at.pop(worker, {}).values())
-        for request in mine:
-            del self._sent[request.wire_id]
-            request.worker = None
         self._kept.discard(worker)
-        return mine, _still_there(worker, self._leaving.pop(worker, []))
+        return self._there.take_back(worker)
 
     def keep_suspected(self, model: str) -> None:
         """Something crashed: whoever is suspected of it where it works gets no new neighbours."""
@@ -310,8 +292,7 @@ class Dispatch:
 
     def _has_suspect(self, worker: Worker) -> bool:
         """Whether a suspect is in work there, even if it was cancelled."""
-        leaving = _still_there(worker, self._leaving.get(worker, []))
-        in_work = (*self._at.get(worker, {}).values(), *leaving)
+        in_work = self._there.in_work(worker)
         return any(self.standing(each) is Standing.SUSPECT for each in in_work)
 
     def _next(self, line: Backlog, model: str) -> OpenRequest | None:
@@ -355,20 +336,9 @@ class Dispatch:
         self._stop_waiting(request, is_served=True)
         if is_first:
             self._waited(request.ask.model, now_s - request.admitted_s)
-        request.worker, request.wire_id, request.sent_s = worker, wire_id, now_s
-        self._sent[wire_id] = request
-        self._at.setdefault(worker, {})[wire_id] = request
+        request.sent_s = now_s
+        self._there.add(request, worker, wire_id)
         return True
-
-    def _send_away(self, request: OpenRequest, worker: Worker) -> None:
-        self._leaving.setdefault(worker, []).append(request)
-        worker.cancel(request.wire_id)
-
-    def _take_off(self, request: OpenRequest) -> None:
-        assert request.worker is not None, "it is at no worker"
-        del self._sent[request.wire_id]
-        del self._at[request.worker][request.wire_id]
-        request.worker = None
 
     def _note_held(self, request: OpenRequest) -> None:
         """It held a place until now, at a worker that lives. An answer that went on held two."""
@@ -398,8 +368,3 @@ class Dispatch:
             not slot.is_over and (slot.worker is None or slot.worker.state not in TAKES_REQUESTS)
             for slot in self._slots[request.ask.model]
         )
-
-
-def _still_there(worker: Worker, leaving: Iterable[OpenRequest]) -> list[OpenRequest]:
-    """Of those that were cancelled at a worker, whom it has not said its last word on."""
-    return [request for request in leaving if worker.is_open(request.wire_id)]

@@ -123,8 +123,10 @@ class Pool:
             may_wait_s = math.inf if free else first_token_timeout_s
             dispatch.check_wait(requests[free:], remaining_s, may_wait_s)
         try:
-            for request, standing in zip(requests, standings, strict=True):
+            for number, (request, standing) in enumerate(zip(requests, standings, strict=True)):
                 if standing is Standing.SUSPECT or not dispatch.send_now(request):
+                    if number < free:  # its worker has ended just now
+                        dispatch.check_wait([request], remaining_s, first_token_timeout_s)
                     dispatch.wait(request, standing)
                 self._open[request.request_id] = request
         except Exception:

@@ -109,11 +109,11 @@ def _suspects_work_with_others(workers: Any) -> Any:
 
 
 def _keeps_the_dead(placing: dispatch.Dispatch, worker: Worker) -> Any:
-    mine = list(placing._at.pop(worker, {}).values())
+    mine = list(placing._there._at.pop(worker, {}).values())
     for request in mine:
-        del placing._sent[request.wire_id]
+        del placing._there._sent[request.wire_id]
         request.worker = None
-    return mine, placing._leaving.pop(worker, [])  # also those whom it has let go
+    return mine, placing._there._leaving.pop(worker, [])  # also those whom it has let go
 
 
 def _can_be_cancelled_for_ever(_requests: OpenRequests, _name: str, _request: Any) -> None:

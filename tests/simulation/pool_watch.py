@@ -91,14 +91,14 @@ class PoolWatch:
 
     def _note_end(self, worker: Worker, ending: WorkerExit) -> None:
         dispatch = self._pool._dispatch
-        mine = list(dispatch._at.get(worker, {}).values())
+        mine = list(dispatch._there._at.get(worker, {}).values())
         for request in mine:
             self.interruptions[_name(request)].append(request.course.tokens)
         may_be = may_be_a_requests_doing(
             was_asked=ending.was_asked, fault=ending.fault, exit_code=ending.exit_code,
             signal=ending.signal,
         )  # fmt: skip
-        cancelled = dispatch._leaving.get(worker, [])
+        cancelled = dispatch._there._leaving.get(worker, [])
         in_work = [*mine, *(each for each in cancelled if worker.is_open(each.wire_id))]
         if may_be and in_work:
             keys = frozenset(ask_key(each.ask) for each in in_work)
@@ -109,14 +109,14 @@ class PoolWatch:
     def check(self) -> None:
         """Called at nearly all that happens: what is told of a violation is put into words then."""
         dispatch, violation = self._pool._dispatch, self._trace.violation
-        waiting, sent = len(dispatch._waiting), len(dispatch._sent)
+        waiting, sent = len(dispatch._waiting), len(dispatch._there._sent)
         if len(self._pool._open) != waiting + sent:
             violation("an open request neither waits nor is at a worker")
         if dispatch.queued != waiting:
             violation("a line holds who does not wait")
-        if sum(map(len, dispatch._at.values())) != sent:
+        if sum(map(len, dispatch._there._at.values())) != sent:
             violation("a request is at no worker, or at two")
-        for worker, there in dispatch._at.items():
+        for worker, there in dispatch._there._at.items():
             self._check_worker(worker, there)
         if waiting and not dispatch._kept:
             for slot in self._slots:
@@ -154,9 +154,9 @@ class PoolWatch:
             open=len(pool._open),
             touched=len(pool._touched),
             waiting=len(dispatch._waiting),
-            sent=len(dispatch._sent),
-            at=len(dispatch._at),
-            leaving=len(dispatch._leaving),
+            sent=len(dispatch._there._sent),
+            at=len(dispatch._there._at),
+            leaving=len(dispatch._there._leaving),
             kept=len(dispatch._kept),
             queued=dispatch.queued,
         )
