@@ -20,6 +20,7 @@ from rbee.supervisor.access.keeper import Keeper
 from rbee.supervisor.access.keyring import Keyring
 from tests.access.keys import HeardAudit, Ring
 from tests.api.face import LogLines
+from tests.small_disk import fill, small_disk
 
 
 class House:
@@ -170,6 +171,65 @@ async def test_a_store_that_cannot_be_used_at_the_start_opens_no_door_and_is_tri
         assert house.keeper.state == "ok"
         assert [name for _, name, _ in house.log.lines] == ["store_unavailable", "store_available"]
         assert house.audit.heard == []
+
+
+async def test_a_store_that_is_begun_on_a_full_disk_locks_nobody_out_once_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path) as disk:
+        filler = fill(disk)
+        async with kept(disk / "rbee.db", monkeypatch) as house:
+            assert house.ring.is_required, "it has not been looked into yet"
+            await trio.sleep(0.05)
+            assert house.ring.is_required
+            filler.unlink()
+            await house.wait(lambda: house.keeper.state == "ok")
+            assert not house.ring.is_required
+            assert [(name, line.get("keys_required")) for _, name, line in house.log.lines] == [
+                ("store_unavailable", None), ("store_available", False), ("no_keys", None),
+            ]  # fmt: skip
+            await house.keeper.add(row())
+            assert house.ring.is_required
+
+
+@pytest.mark.parametrize("finds", ["a key", "keys were lost", "no file"])
+async def test_a_store_that_is_begun_on_a_full_disk_opens_no_door_where_there_may_be_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finds: str
+) -> None:
+    with small_disk(tmp_path) as disk:
+        filler, path = fill(disk), disk / "rbee.db"
+        async with kept(path, monkeypatch) as house:
+            path.unlink()
+            filler.unlink()
+            if finds == "no file":
+                await trio.sleep(0.05)
+                assert house.keeper.state == "unavailable"
+            else:
+                other = open_store(aside := path.with_name("other.db"))
+                assert other is not None
+                with other:
+                    if finds == "a key":
+                        other.keys.add(row())
+                    else:
+                        other.keys.note_lost("rbee.db.corrupt")
+                aside.rename(path)
+                await house.wait(lambda: house.keeper.state in {"ok", "replaced"})
+                (told,) = house.log.of("store_available")
+                assert told["keys_required"]
+            assert house.ring.is_required
+            assert house.log.of("no_keys") == []
+
+
+async def test_an_empty_file_that_lay_there_before_may_have_had_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with small_disk(tmp_path) as disk:
+        (disk / "rbee.db").touch(mode=0o600)
+        filler = fill(disk)
+        async with kept(disk / "rbee.db", monkeypatch) as house:
+            filler.unlink()
+            await house.wait(lambda: house.keeper.state == "ok")
+            assert house.ring.is_required
 
 
 async def test_a_folder_that_cannot_be_written_is_told_and_locks_nobody_out(

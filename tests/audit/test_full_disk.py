@@ -1,7 +1,5 @@
-"""A disk that is really full: a small one in memory, mounted for the test."""
+"""The audit log on a disk that is really full."""
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,29 +15,13 @@ from rbee.errors import AuditError
 from tests.api.face import LogLines
 from tests.audit.log import entries, good
 from tests.audit.test_writer import in_state
+from tests.small_disk import fill, small_disk
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs", str(disk)]
-    if os.geteuid() != 0 or subprocess.run(command, check=False, capture_output=True).returncode:
-        pytest.skip("only root may mount a small disk")
-    try:
+def disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path) as disk:
         yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
-
-
-def fill(disk: Path) -> Path:
-    path = disk / "filler"
-    with path.open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(b"x" * 4096)
-            except OSError:
-                return path
 
 
 async def do_deeds(audit: Audit, count: int) -> None:
@@ -47,12 +29,12 @@ async def do_deeds(audit: Audit, count: int) -> None:
         await audit.record_durably(ConfigRejected(problem="x" * 200), actor="a")
 
 
-async def test_a_full_disk_refuses_deeds_loses_no_chain_and_heals(small_disk: Path) -> None:
+async def test_a_full_disk_refuses_deeds_loses_no_chain_and_heals(disk: Path) -> None:
     log = LogLines()
-    with open_audit(AuditConfig(sync_s=0.05), place_in(small_disk), log) as opened:
+    with open_audit(AuditConfig(sync_s=0.05), place_in(disk), log) as opened:
         audit = opened.audit
         await audit.record_durably(ConfigRejected(problem="before"), actor="a")
-        filler = fill(small_disk)
+        filler = fill(disk)
         with pytest.raises(AuditError, match="No space left on device"):
             await do_deeds(audit, 1000)
         audit.record(ConfigRejected(problem="meanwhile"), actor="a")
@@ -60,7 +42,7 @@ async def test_a_full_disk_refuses_deeds_loses_no_chain_and_heals(small_disk: Pa
         filler.unlink()
         await in_state(audit, "recording")
         await audit.record_durably(ConfigRejected(problem="after"), actor="a")
-    place = place_in(small_disk)
+    place = place_in(disk)
     told = [entry["details"]["problem"] for entry in entries(place)]
     assert told[0] == "before"
     assert told[-2:] == ["meanwhile", "after"]
@@ -68,8 +50,8 @@ async def test_a_full_disk_refuses_deeds_loses_no_chain_and_heals(small_disk: Pa
     assert [line[1] for line in log.lines].count("audit_failing") >= 1
 
 
-async def test_a_log_that_fills_its_disk_ends_in_whole_lines(small_disk: Path) -> None:
-    place = place_in(small_disk)
+async def test_a_log_that_fills_its_disk_ends_in_whole_lines(disk: Path) -> None:
+    place = place_in(disk)
     with open_audit(AuditConfig(on_failure="open"), place, LogLines()) as opened:
         audit = opened.audit
         for _ in range(2000):

@@ -7,6 +7,8 @@ Rule 2: a store that cannot be used costs nothing that is known: the keys of the
         that could not be written can be used again once something was written.
 Rule 3: a store that is found broken at the start is set aside, and keys are asked for until an
         operator has made new ones: what was locked is not open because the lock is broken.
+Rule 4: where a store cannot be read at the start, nobody gets in without a key. Once it was
+        read it is as configured, if no file lay there before this start and no keys were lost.
 """
 
 import contextlib
@@ -53,6 +55,7 @@ class Keeper:
         self._trouble = ""
         self._must_rehearse = False  # the last change failed; written in threads, one at a time
         self._was_replaced = False
+        self._is_presumed = False  # keys are asked for only because nobody has looked yet
         self._limiter = trio.CapacityLimiter(1)
 
     @property
@@ -73,19 +76,22 @@ class Keeper:
 
     def open(self) -> None:
         """Open the store, or go on without it. Waits for the disk."""
+        was_absent = _is_absent(self._path)
         try:
             try:
                 self._store = open_store(self._path)
             except StoreCorruptError as error:
                 self._store = self._replace_broken(error)
             assert self._store is not None
-            self._was_replaced = self._store.keys.were_lost()
             self._version = self._store.data_version()
-            rows = self._store.keys.all()
+            rows = self._read(self._store)
         except StoreError as error:
             self._note_trouble(error)
-            # If there is a store, there are keys in it, as far as anybody knows.
-            self._keyring.is_required = self._keyring.is_required or self._path.exists()
+            # If there is a store, there are keys in it, as far as anybody knows. One that was
+            # made just now, and could not be filled, has none; the first look will show it.
+            if not self._keyring.is_required and not _is_absent(self._path):
+                self._keyring.is_required = True
+                self._is_presumed = was_absent
             self._version = -1
             return
         self._keyring.is_required = self._keyring.is_required or self._was_replaced
@@ -162,7 +168,7 @@ class Keeper:
                 result = act(self._store)
                 self._version = -1  # a change of our own does not show in the store's number
                 self._recorded.update(recorded)
-                return result, self._store.keys.all()
+                return result, self._read(self._store)
             except KeysFullError:
                 raise
             except StoreError:
@@ -208,10 +214,15 @@ class Keeper:
         version = self._store.data_version()
         if version == self._version:
             return None
-        rows = self._store.keys.all()
+        rows = self._read(self._store)
         self._version = version
         # Others than keys are in the store, too: the anchor of the audit log changes often.
         return None if self._rows is not None and rows == self.rows() else rows
+
+    def _read(self, store: Store) -> list[KeyRow]:
+        if self._rows is None:
+            self._was_replaced = store.keys.were_lost()
+        return store.keys.all()
 
     def _rehearse(self) -> None:
         """See whether the store can be written again. In a thread."""
@@ -225,6 +236,8 @@ class Keeper:
         """Take over what the store has; record what another process has changed in it."""
         before, self._rows = self._rows, {row.id: row for row in rows}
         recorded, self._recorded = self._recorded, set()
+        if before is None and self._is_presumed:
+            self._keyring.is_required = self._was_replaced
         for key_id in self._keyring.replace(rows):
             self._log.error("key_unusable", key=key_id, effect="it opens nothing")
         if before is None:
@@ -250,7 +263,28 @@ class Keeper:
     def _note_well(self) -> None:
         if self._trouble:
             self._trouble = ""
-            self._log.info("store_available")
+            self._log.info("store_available", keys_required=self._keyring.is_required)
+            if self._is_presumed and not self._keyring.is_required:
+                warn_of_no_keys(self._log)
+            self._is_presumed = False
+
+
+def warn_of_no_keys(log: Log) -> None:
+    log.warning(
+        "no_keys", effect="whoever reaches the server may do everything, without a key",
+        remedy="make one with `rbee init`, and from then on keys are asked for",
+    )  # fmt: skip
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether there is certainly nothing: not where it cannot be told."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _is_ended(row: KeyRow) -> bool:

@@ -5,7 +5,7 @@ Rule 1: a key that was found good is recognised by a digest under a secret of th
 Rule 2: only `replace` changes the keys. It says which have ended, so that what runs for them
         can be ended, too.
 Rule 3: once keys were asked for they stay asked for, whatever becomes of the store: a lost file
-        opens no door.
+        opens no door. Only what the keeper presumed of a store it could not read it takes back.
 """
 
 import hmac

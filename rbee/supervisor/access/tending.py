@@ -15,7 +15,7 @@ from rbee.jwt_config import JwtConfig
 from rbee.logs import Log
 from rbee.store import FILE_NAME
 from rbee.supervisor.access.access import Access
-from rbee.supervisor.access.keeper import Keeper
+from rbee.supervisor.access.keeper import Keeper, warn_of_no_keys
 from rbee.supervisor.access.keyring import Keyring
 from rbee.supervisor.access.throttle import ThrottleLimits
 from rbee.supervisor.access.verifier import Verifier
@@ -82,10 +82,7 @@ def open_gate(
     )  # fmt: skip
     keeper.open()
     if access.is_open:
-        log.warning(
-            "no_keys", effect="whoever reaches the server may do everything, without a key",
-            remedy="make one with `rbee init`, and from then on keys are asked for",
-        )  # fmt: skip
+        warn_of_no_keys(log)
     try:
         if jwts is not None:
             jwts.open()
