@@ -73,6 +73,7 @@ Feature: What a worker may take, and that nothing of it stays
     Given a server with a GPU of 80 GiB and 2 workers of 50 GiB
     Then one of them serves, and the other has failed as "out_of_memory" without having been started
     And its failure says how much of the GPU its neighbour holds
+    And a crash report tells the cause "out_of_memory" of a worker that was never started, and its GPU
     And the status says that 50 GiB of the GPU are reserved
 
   Scenario: The next worker is started when the memory of the last one is back

@@ -18,7 +18,7 @@ from rbee.supervisor.crashes import CRASH_BYTES_MAX, Crashes
 from rbee.supervisor.devices import GpuSurvey
 from rbee.supervisor.last_lines import LastLines, Line
 from rbee.supervisor.restart import Verdict
-from rbee.supervisor.worker import Worker, WorkerExit
+from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
 from rbee.threads import thread_refusals
 
 # Stacks were told when this long no line has come.
@@ -34,6 +34,7 @@ class CrashRecorder:
 
     Args:
       gpus: asks for the state of the GPUs. May block, and is called in a thread.
+      seen: what was last seen of them, for a worker that uses one.
       clock: what time it is, since 1970.
     """
 
@@ -42,11 +43,13 @@ class CrashRecorder:
         lines: LastLines,
         crashes: Crashes,
         gpus: Callable[[], GpuSurvey],
+        seen: Callable[[str], GpuSurvey | None] = lambda _worker_id: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._lines = lines
         self._crashes = crashes
         self._gpus = gpus
+        self._seen = seen
         self._clock = clock
         self._stacks: dict[str, list[Line]] = {}
         self._surveys: dict[str, GpuSurvey] = {}
@@ -61,18 +64,25 @@ class CrashRecorder:
             if worker.engine == "exllamav2":
                 nursery.start_soon(self._survey, worker)
 
-    def report(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> str:
-        """Gather what is known of a worker that failed and is gone. Returns: the report's id."""
-        stacks = self._stacks.pop(worker.worker_id, [])
-        survey = self._surveys.pop(worker.worker_id, None)
+    def report(
+        self, plan: WorkerPlan, worker: Worker | None, ending: WorkerExit, verdict: Verdict
+    ) -> str:
+        """Gather what is known of a worker that failed and is gone, or was never started.
+
+        Returns:
+          The report's id.
+        """
+        slot_id = plan.worker_id
+        stacks = self._stacks.pop(slot_id, [])
+        survey = self._surveys.pop(slot_id, None) or self._seen(slot_id)
         document = {
-            **self._head(worker, ending, verdict),
-            **_last_signs(worker),
+            **self._head(plan, worker, ending, verdict),
+            **({} if worker is None else _last_signs(worker)),
             "gpus": None if survey is None else msgspec.to_builtins(survey),
             "stacks": [line.text for line in stacks],
         }
-        lines = self._lines.of(worker.worker_id)
-        self._lines.forget(worker.worker_id)
+        lines = self._lines.of(slot_id)
+        self._lines.forget(slot_id)
         crash = self._crashes.add(_bounded(document, lines))
         self._lines.info("crash_reported", crash=crash.id, cause=crash.cause)
         return crash.id
@@ -121,18 +131,21 @@ class CrashRecorder:
                 self._gpus, abandon_on_cancel=True, limiter=self._one_survey
             )
 
-    def _head(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> dict[str, Any]:
+    def _head(
+        self, plan: WorkerPlan, worker: Worker | None, ending: WorkerExit, verdict: Verdict
+    ) -> dict[str, Any]:
         now = datetime.fromtimestamp(self._clock(), UTC)
         stamp = now.isoformat(timespec="milliseconds").removesuffix("+00:00")
         short = stamp.replace("-", "").replace(":", "")
         assert verdict.failure is not None
+        pid = None if worker is None else worker.pid
         return {
-            "id": f"{short}Z-{worker.worker_id}-{worker.pid}",
+            "id": f"{short}Z-{plan.worker_id}-{pid or 0}",
             "time": f"{stamp}Z",
-            "slot": worker.worker_id,
-            "model": worker.model,
-            "engine": worker.engine,
-            "pid": worker.pid,
+            "slot": plan.worker_id,
+            "model": plan.welcome.model.name,
+            "engine": plan.welcome.model.engine,
+            "pid": pid,
             "cause": verdict.failure.cause.value,
             "how": str(ending),
             "version": __version__,

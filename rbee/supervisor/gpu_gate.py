@@ -60,6 +60,7 @@ class GpuGate:
         self._log = log
         self._quarantine = quarantine
         self._names = {gpu.index: (gpu.name, gpu.uuid) for gpu in first.gpus}
+        self._seen = first
         self._problem = ""  # why NVML does not answer
         self._workers: dict[str, OnGpu] = {}
         self._looked_s = -1.0
@@ -112,7 +113,11 @@ class GpuGate:
             self._workers.pop(worker_id, None)
             self._ledger(worker_id).gone(worker_id, trio.current_time())
 
-    # --- for operators
+    # --- for crash reports and operators
+
+    def seen(self, worker_id: str) -> GpuSurvey | None:
+        """What was seen at the last look, if the worker uses a GPU."""
+        return self._seen if worker_id in self._places else None
 
     def held(self, worker_id: str) -> Held | None:
         return held_by(self._ledgers.values(), worker_id)
@@ -153,7 +158,7 @@ class GpuGate:
         for worker_id, worker in self._workers.items():
             if worker.ready is not None:
                 self._ledger(worker_id).loaded(worker_id)
-        self._problem = survey.problem
+        self._seen, self._problem = survey, survey.problem
         for ledger in self._ledgers.values():
             ledger.look(self._found(ledger, survey))
             for entry in ledger.settle(now_s, self._settings.release_timeout_s):

@@ -234,7 +234,7 @@ def _build(
         delivery=pool,
         chance=random.Random(),  # noqa: S311  # spreads delays; no secret hangs on it
         log=lines,
-        evidence=CrashRecorder(lines, crashes, survey_gpus),
+        evidence=CrashRecorder(lines, crashes, survey_gpus, outside.gpus.seen),
         slot_failed=note_failed,
         lives=lives,
         gate=outside.gpus,

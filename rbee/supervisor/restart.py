@@ -66,7 +66,7 @@ _FREE_MEMORY: Final = (
 _CRASH: Final = Failure(Cause.CRASH, Tries.AGAIN, "", "`rbee crashes list` shows where it crashed")
 _HANG: Final = Failure(Cause.HANG, Tries.AGAIN, "", "`rbee crashes list` shows where it hung")
 _LOAD: Final = Failure(
-    Cause.LOAD_FAILURE, Tries.AGAIN, "", "`rbee crashes list` shows what it said as it loaded"
+    Cause.LOAD_FAILURE, Tries.AGAIN, "", "`rbee crashes list` shows why, and what it said"
 )
 _MEMORY: Final = Failure(
     Cause.OUT_OF_MEMORY, Tries.ONCE, "memory ran out again after a restart", _FREE_MEMORY

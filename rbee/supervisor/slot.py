@@ -64,8 +64,10 @@ class Gate(Protocol):
 class SlotEvidence(Evidence, Protocol):
     """Who reports why a worker failed."""
 
-    def report(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> str:
-        """Gather what is known of it. Returns: the report's id."""
+    def report(
+        self, plan: WorkerPlan, worker: Worker | None, ending: WorkerExit, verdict: Verdict
+    ) -> str:
+        """Gather what is known of it; None: it was never started. Returns: the report's id."""
         ...
 
     async def write(self, crash_id: str) -> None:
@@ -289,8 +291,8 @@ async def _fill_once(
         pid = worker.pid if worker is not None else None
         verdict_name = ending.verdict.value if ending.verdict in FATAL else ""
         around.lives.failed(slot.slot_id, pid, verdict_name, _failed(ending, verdict))
-    if around.evidence is not None and worker is not None:
-        crash_id = around.evidence.report(worker, ending, verdict)
+    if around.evidence is not None:
+        crash_id = around.evidence.report(slot.plan, worker, ending, verdict)
         reports.start_soon(around.evidence.write, crash_id)
     return verdict, gone_s
 

@@ -110,7 +110,7 @@ class CrashView:
     slot: str
     model: str
     engine: str
-    pid: int
+    pid: int | None  # None: it was never started
     cause: str  # of `restart.Cause`
     how: str
 

@@ -96,7 +96,7 @@ async def run_worker(  # noqa: PLR0913, PLR0917  # all that a worker has to do w
             try:
                 child: Child = await nursery.start(launch, plan.worker_id)
             except OSError as error:
-                return not_started(error.strerror or str(error))
+                return not_started(_problem(error))
             worker = Worker(plan, child, trio.current_time())
             hold(worker)
             nursery.start_soon(_hear, worker, plan, delivery)
@@ -136,6 +136,11 @@ async def _hear(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None:
         await trio.sleep(LOST_AFTER_S)
         nursery.cancel_scope.cancel(reason="its process was killed, and does not end")
     delivery.worker_gone(worker, worker.lose(trio.current_time()))
+
+
+def _problem(error: OSError) -> str:
+    problem = error.strerror or str(error)
+    return problem if error.filename is None else f"{problem}: {error.filename}"
 
 
 async def _receive(worker: Worker, plan: WorkerPlan, delivery: Delivery) -> None:

@@ -215,11 +215,13 @@ class SlotWatch:
     async def secure(self, worker: Worker) -> None:
         await trio.sleep(self._own.choice((0.0, 0.1, 10.0)))
 
-    def report(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> str:
+    def report(
+        self, plan: WorkerPlan, worker: Worker | None, ending: WorkerExit, verdict: Verdict
+    ) -> str:
         failure = verdict.failure
         assert failure is not None
-        self._check_cause(worker, ending, failure.cause)
-        return worker.worker_id
+        self._check_cause(plan.worker_id, ending, failure.cause)
+        return plan.worker_id
 
     async def write(self, crash_id: str) -> None:
         await trio.sleep(self._own.choice((0.0, 0.0, 0.2, REPORT_S_MAX)))
@@ -227,9 +229,9 @@ class SlotWatch:
     def forget(self, worker: Worker) -> None:
         return
 
-    def _check_cause(self, worker: Worker, ending: WorkerExit, cause: Cause) -> None:
+    def _check_cause(self, slot_id: str, ending: WorkerExit, cause: Cause) -> None:
         is_named = (cause is Cause.OUT_OF_MEMORY) or not ending.cause
-        self._trace.expect(is_named, f"{worker.worker_id} ran out of memory: called {cause}")
+        self._trace.expect(is_named, f"{slot_id} ran out of memory: called {cause}")
         was_ready = ending.ready_for_s is not None
         is_right = was_ready or cause not in (Cause.CRASH, Cause.HANG)
-        self._trace.expect(is_right, f"{worker.worker_id} never was ready: called {cause}")
+        self._trace.expect(is_right, f"{slot_id} never was ready: called {cause}")

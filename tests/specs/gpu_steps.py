@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.server import wait_until
+from tests.specs.evidence_steps import newest_report
 from tests.specs.runner import Steps
 from tests.specs.world import World
 
@@ -103,6 +104,13 @@ def then_holder_named(world: World) -> None:
     assert f"{neighbour} holds 50.00 GiB of 80.00 GiB" in by_state["failed"]["last_failure"]
     assert by_state["ready"]["vram_bytes"] == 50 * GIB
     assert by_state["ready"]["vram_reserved_bytes"] == 50 * GIB
+
+
+@step(r'a crash report tells the cause "(\w+)" of a worker that was never started, and its GPU')
+def then_reported(world: World, cause: str) -> None:
+    report = newest_report(world)
+    assert (report["cause"], report["pid"]) == (cause, None)
+    assert report["gpus"]["gpus"][0]["memory_total_bytes"] == 80 * GIB
 
 
 @step(r"the status says that (\d+) GiB of the GPU are reserved")

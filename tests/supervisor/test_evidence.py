@@ -1,5 +1,6 @@
 """What is secured before a kill and reported after it, on a clock that costs no time."""
 
+import errno
 import json
 import threading
 import time
@@ -16,6 +17,7 @@ from rbee.supervisor.crashes import CRASH_BYTES_MAX, Crashes
 from rbee.supervisor.devices import Gpu, GpuSurvey
 from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.last_lines import LastLines
+from rbee.supervisor.ledger import Answer, Refused
 from rbee.supervisor.slot import Slot, SlotState, Surroundings, keep_filled
 from rbee.supervisor.worker import Worker, WorkerPlan
 from rbee.wire import Welcome
@@ -30,6 +32,9 @@ def gpu_plan() -> WorkerPlan:
     return WorkerPlan("m-0", Welcome(model, "/m", 1, 5.0))
 
 
+last_seen = GpuSurvey((Gpu(0, "H200", 1000, 11),), "")
+
+
 class Place:
     """One slot, with a recorder of its own."""
 
@@ -40,7 +45,10 @@ class Place:
         self.crashes.load()
         self.launch, self.slot = FakeLaunch(*children), Slot(gpu_plan() if on_gpu else plan())
         self.heard = Heard(on_ready=self._ask)
-        self.recorder = CrashRecorder(self.lines, self.crashes, self._survey)
+        self.gate: Full | None = None
+        self.recorder = CrashRecorder(
+            self.lines, self.crashes, self._survey, lambda _: last_seen if on_gpu else None
+        )
         self.driver_answers = threading.Event()
         self.driver_answers.set()
 
@@ -55,7 +63,7 @@ class Place:
     async def live(self, seconds: float, limits: WorkerConfig = WorkerConfig()) -> None:  # noqa: B008
         around = Surroundings(
             self.launch, limits, RestartConfig(), self.heard, Middle(),  # type: ignore[arg-type]
-            self.lines, self.recorder,
+            self.lines, self.recorder, gate=self.gate,
         )  # fmt: skip
         with trio.move_on_after(seconds):
             await keep_filled(self.slot, around)
@@ -65,6 +73,21 @@ class Place:
         assert report is not None
         found: dict[str, Any] = json.loads(report)
         return found
+
+
+class Full:
+    """A gate that lets nobody onto its GPU."""
+
+    room_timeout_s = 0.0
+
+    async def ask(self, worker_id: str) -> Answer:
+        return Refused("it needs 5 GiB, and 1 GiB are to be had")
+
+    def born(self, worker_id: str, worker: Worker) -> None:
+        raise AssertionError(worker_id)
+
+    def gone(self, worker_id: str) -> None:
+        raise AssertionError(worker_id)
 
 
 class Talkative(FakeChild):
@@ -215,7 +238,45 @@ async def test_a_driver_that_hangs_holds_up_no_kill(
         place.driver_answers.set()
     assert place.launch.reaped_at_s[0] == pytest.approx(25.25 + 0.15, abs=0.01)
     assert len(place.crashes.newest_first()) == 3
-    assert place.newest()["gpus"] is None
+    assert place.newest()["gpus"]["gpus"][0]["memory_free_bytes"] == 11, "what was last seen"
+
+
+async def test_a_worker_that_cannot_be_started_leaves_a_report_that_says_why(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async def launch(worker_id: str, *, task_status: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "/venv/bin/python")
+
+    place = Place(tmp_path)
+    place.launch = launch  # type: ignore[assignment]
+    await place.live(0.5)
+    report = place.newest()
+    assert report["how"] == "cannot be started: No such file or directory: /venv/bin/python"
+    assert (report["cause"], report["pid"], report["slot"]) == ("load_failure", None, "m-0")
+    assert [file.stem for file in written(place.crashes.folder)] == [report["id"]]
+    again = Crashes(tmp_path, place.lines)
+    again.load()
+    assert again.newest_first() == place.crashes.newest_first(), "it outlives the supervisor"
+
+
+async def test_a_worker_without_room_leaves_a_report_with_what_was_seen_of_the_gpus(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    place = Place(tmp_path, on_gpu=True)
+    place.gate = Full()
+    await place.live(0.5)
+    report = place.newest()
+    assert report["how"] == "out_of_memory: it needs 5 GiB, and 1 GiB are to be had"
+    assert (report["cause"], report["pid"]) == ("out_of_memory", None)
+    assert report["gpus"]["gpus"][0]["memory_free_bytes"] == 11
+
+
+async def test_a_worker_that_crashes_on_its_gpu_has_what_was_seen_of_it_in_its_report(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    place = Place(tmp_path, FakeChild(exit_after_s=5, signal=11), on_gpu=True)
+    await place.live(5.5)
+    assert place.newest()["gpus"]["gpus"][0]["memory_free_bytes"] == 11
 
 
 async def test_the_gpus_are_looked_at_while_the_worker_still_holds_them(tmp_path: Path) -> None:

@@ -64,6 +64,16 @@ async def test_a_run_directory_that_is_gone_is_a_failure_of_the_worker_alone(
     await wait_descriptors(before)
 
 
+async def test_a_program_that_is_gone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/gone/python")
+    factory = LinkFactory(tmp_path)
+    ending = await run(Launcher(factory, QUICK, trio.Event(), NoLog()))
+    assert ending.fault == "cannot be started: No such file or directory: /gone/python"
+    factory.close()
+
+
 async def test_a_process_that_dies_before_the_gate_is_reaped(tmp_path: Path) -> None:
     def spawn(
         argv: list[str], environment: dict[str, str], descriptors: list[int], output_fd: int

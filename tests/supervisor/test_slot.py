@@ -12,7 +12,7 @@ from rbee.errors import ExitCode
 from rbee.supervisor.breaker import BreakerState
 from rbee.supervisor.restart import Verdict
 from rbee.supervisor.slot import Slot, SlotState, Surroundings, keep_filled
-from rbee.supervisor.worker import Worker, WorkerExit
+from rbee.supervisor.worker import Worker, WorkerExit, WorkerPlan
 from tests.supervisor.fakes import FakeChild, FakeLaunch, Heard, NoLog, plan
 from tests.supervisor.test_worker import LIMITS, Middle
 
@@ -38,7 +38,9 @@ class SlowReports:
     async def secure(self, worker: Worker) -> None:
         return
 
-    def report(self, worker: Worker, ending: WorkerExit, verdict: Verdict) -> str:
+    def report(
+        self, plan: WorkerPlan, worker: Worker | None, ending: WorkerExit, verdict: Verdict
+    ) -> str:
         return "crash"
 
     async def write(self, crash_id: str) -> None:
