@@ -3,10 +3,12 @@
 Rule 1: what a worker may come to hold is booked before it is started. The sum never exceeds what
         the GPU has, and no two workers count on the same free bytes.
 Rule 2: once it is loaded, what NVML says that its process holds takes the place of that; where it
-        does not say so, by how much less is free than before it was started.
+        does not say so, by how much less is free than before it was started, once nobody else
+        is about to give memory back; and never with less than it needs to load.
 Rule 3: it is booked until the memory is proved to be back: the process is gone from NVML's list,
         and what no process of the list holds is free; where there is no such list, as much is free
-        again. Or, with a warning, until it has lasted too long.
+        again. Or until it has lasted too long; with a warning, unless those who load meanwhile
+        may have taken what came back.
 Rule 4: without NVML the books alone decide; then they are only as good as the predictions.
 """
 
@@ -41,9 +43,10 @@ class Entry:
     worker_id: str
     stage: Stage
     booked_bytes: int
-    free_before_bytes: int | None  # on its GPU, as it was reserved
+    least_bytes: int  # with less it cannot load
+    free_before_bytes: int | None  # on its GPU, as it was reserved, and what came back since
     pid: int | None = None
-    is_measured: bool = False  # by how much less was free once it was loaded
+    measured_bytes: int | None = None  # what it holds: by NVML's list, or by how much less is free
     held_bytes: int | None = None  # as NVML says of its process; None: it does not
     gone_s: float = 0.0
     # At the last look before it was gone: what was free, and what no listed process held.
@@ -175,11 +178,16 @@ class Ledger:
     def _book_truth(self, entry: Entry, gpu: Gpu) -> None:
         if entry.held_bytes is not None:
             entry.booked_bytes = self._took[entry.worker_id] = entry.held_bytes
-        elif self.tells_processes is False and not entry.is_measured:
-            entry.is_measured = True
-            if entry.free_before_bytes is not None:
-                taken = max(0, entry.free_before_bytes - gpu.memory_free_bytes)
-                entry.booked_bytes = min(entry.booked_bytes, taken)
+            entry.measured_bytes = entry.held_bytes
+        elif self.tells_processes is False and entry.measured_bytes is None:
+            if entry.free_before_bytes is None or self._is_any_releasing():
+                return
+            taken = max(0, entry.free_before_bytes - gpu.memory_free_bytes)
+            entry.measured_bytes = min(entry.booked_bytes, taken)
+            entry.booked_bytes = min(entry.booked_bytes, max(entry.least_bytes, taken))
+
+    def _is_any_releasing(self) -> bool:
+        return any(entry.stage is Stage.RELEASING for entry in self._entries.values())
 
     # --- what happens to workers
 
@@ -199,7 +207,7 @@ class Ledger:
             return Wait(self._no_room(least, available), is_moving)
         free = None if self._gpu is None else self._gpu.memory_free_bytes
         granted = min(most, available)
-        self._entries[worker_id] = Entry(worker_id, Stage.RESERVED, granted, free)
+        self._entries[worker_id] = Entry(worker_id, Stage.RESERVED, granted, least, free)
         return Granted(granted)
 
     def born(self, worker_id: str, pid: int) -> None:
@@ -226,22 +234,32 @@ class Ledger:
           timeout_s: from a process' end until its memory is taken for lost.
 
         Returns:
-          Those of which it was not proved in time: taken from the books as well.
+          Those of which it is not back in time: taken from the books as well.
         """
         late: list[Entry] = []
         for entry in list(self._entries.values()):
             if entry.stage is not Stage.RELEASING:
                 continue
-            if self._is_back(entry):
-                del self._entries[entry.worker_id]
-            elif now_s - entry.gone_s >= timeout_s:
+            is_back = self._is_back(entry)
+            if not is_back and now_s - entry.gone_s < timeout_s:
+                continue
+            del self._entries[entry.worker_id]
+            if is_back or self._is_back(entry, self._perhaps_taken_since(entry)):
+                self._came_back(self._taken_bytes(entry))
+            else:
                 late.append(entry)
-                del self._entries[entry.worker_id]
         return late
+
+    def _came_back(self, count: int) -> None:
+        """Who is measured by what is free must not seem to have taken so much less."""
+        for entry in self._entries.values():
+            if entry.measured_bytes is None and entry.free_before_bytes is not None:
+                entry.free_before_bytes += count
 
     # --- the rules
 
-    def _is_back(self, entry: Entry) -> bool:
+    def _is_back(self, entry: Entry, taken_since: int = 0) -> bool:
+        """Whether its memory is back, given that others have taken so much since it ended."""
         gpu = self._gpu
         if gpu is None:
             return False
@@ -253,10 +271,29 @@ class Ledger:
             return is_gone and lost <= (1 - BACK_PART) * entry.booked_bytes
         if entry.free_at_end_bytes is None:
             return False
-        taken = entry.booked_bytes
-        if entry.free_before_bytes is not None:  # it may have taken less than was booked for it
-            taken = min(taken, max(0, entry.free_before_bytes - entry.free_at_end_bytes))
-        return gpu.memory_free_bytes >= entry.free_at_end_bytes + BACK_PART * taken
+        back = gpu.memory_free_bytes + taken_since - entry.free_at_end_bytes
+        return back >= BACK_PART * self._taken_bytes(entry)
+
+    @staticmethod
+    def _taken_bytes(entry: Entry) -> int:
+        """What it held at its end, as far as is known: perhaps less than was booked for it."""
+        if entry.measured_bytes is not None:
+            return entry.measured_bytes
+        if entry.free_before_bytes is None or entry.free_at_end_bytes is None:
+            return entry.booked_bytes
+        gone = max(0, entry.free_before_bytes - entry.free_at_end_bytes)
+        return min(entry.booked_bytes, gone)
+
+    def _perhaps_taken_since(self, ended: Entry) -> int:
+        """What others may have taken since then, where only what is free tells of it."""
+        if self.tells_processes:
+            return 0
+        return sum(
+            entry.booked_bytes
+            for entry in self._entries.values()
+            if (entry.stage is not Stage.RELEASING and entry.measured_bytes is None)
+            or (entry.stage is Stage.RELEASING and entry.gone_s >= ended.gone_s)
+        )
 
     def _need(self, worker_id: str, demand: Demand) -> tuple[int, int]:
         """What it needs at least, and takes at most: what it once took will do again."""

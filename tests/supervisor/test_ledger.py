@@ -89,6 +89,82 @@ def test_without_processes_the_free_memory_says_what_was_taken() -> None:
     assert ledger.booked_bytes == 25 * GIB
 
 
+def with_one_that_ends(free: int = 80) -> Ledger:
+    """Without processes; y-0 has ended at 100 s, and its 30 GiB are not back."""
+    ledger = Ledger(0, TOTAL, None)
+    ledger.look(gpu(free))
+    granted(ledger, "y-0", gib(30))
+    ledger.born("y-0", 7)
+    ledger.loaded("y-0")
+    ledger.look(gpu(free - 30))
+    ledger.gone("y-0", 100.0)
+    assert ledger.settle(100.1, RELEASE_S_MAX) == []
+    return ledger
+
+
+def test_who_loads_as_the_memory_of_another_comes_back_is_not_booked_with_nothing() -> None:
+    ledger = with_one_that_ends()
+    granted(ledger, "x-0", gib(30))
+    ledger.born("x-0", 8)
+    ledger.loaded("x-0")
+    ledger.look(gpu(50))  # y-0's 30 are back, and x-0 has taken as much
+    assert ledger.entries["x-0"].booked_bytes == 30 * GIB
+    ledger.look(None)
+    assert isinstance(ledger.ask("z-0", gib(51)), Wait)
+    ledger.look(gpu(50))
+    assert ledger.settle(100.0 + RELEASE_S_MAX, RELEASE_S_MAX) == [], "nobody can tell"
+    assert set(ledger.entries) == {"x-0"}
+    ledger.look(gpu(50))
+    assert ledger.booked_bytes == 30 * GIB
+    ledger.gone("x-0", 200.0)
+    assert ledger.settle(200.1, RELEASE_S_MAX) == []
+    ledger.look(gpu(79))
+    ledger.settle(200.2, RELEASE_S_MAX)
+    assert ledger.booked_bytes == 0
+
+
+def test_what_another_gave_back_while_one_loaded_is_added_to_what_it_took() -> None:
+    ledger = with_one_that_ends()
+    granted(ledger, "x-0", gib(10, 40))
+    ledger.born("x-0", 8)
+    ledger.look(gpu(78))
+    assert ledger.settle(100.5, RELEASE_S_MAX) == []
+    assert set(ledger.entries) == {"x-0"}
+    ledger.loaded("x-0")
+    ledger.look(gpu(65))
+    assert ledger.booked_bytes == 15 * GIB
+
+
+def test_memory_that_is_missing_whatever_others_may_have_taken_is_told() -> None:
+    ledger = with_one_that_ends()
+    granted(ledger, "x-0", gib(10))
+    ledger.born("x-0", 8)
+    ledger.loaded("x-0")
+    ledger.look(gpu(40))  # 80, less y-0's 30, which are lost, less x-0's
+    [late] = ledger.settle(100.0 + RELEASE_S_MAX, RELEASE_S_MAX)
+    assert late.worker_id == "y-0"
+    ledger.look(gpu(40))
+    assert ledger.booked_bytes == 10 * GIB
+
+
+def test_a_loaded_worker_is_never_booked_below_what_it_needs_to_load() -> None:
+    ledger = Ledger(0, TOTAL, None)
+    ledger.look(gpu(50))
+    granted(ledger, "a-0", gib(20, 30))
+    ledger.born("a-0", 7)
+    ledger.loaded("a-0")
+    ledger.look(gpu(55))  # another program has given back 30 meanwhile
+    assert ledger.booked_bytes == 20 * GIB
+
+
+def test_what_the_list_of_processes_said_holds_when_there_is_none_any_more() -> None:
+    ledger = opened()
+    loaded(ledger, "a-0", gib(10, 50), pid=7, took=30, free=50)
+    ledger.look(gpu(70))  # another program has given back, and nothing is listed
+    assert ledger.tells_processes is False
+    assert ledger.booked_bytes == 30 * GIB
+
+
 def test_who_is_not_in_the_list_of_processes_is_in_another_namespace() -> None:
     ledger = opened()
     granted(ledger, "a-0", gib(30))
