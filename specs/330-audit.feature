@@ -27,6 +27,12 @@ Feature: The audit log
     And the audited server is stopped
     Then the audit log tells that the request was denied as "model_not_found"
 
+  Scenario: A stream that the shutdown cuts was tried
+    Given an audited server that does not drain
+    When a request for 4000 tokens is streaming
+    And the audited server is stopped
+    Then the audit log tells that the request failed as "draining" after some tokens
+
   Scenario: The chain goes on when the server is started again
     Given an audited server
     When the audited server is stopped

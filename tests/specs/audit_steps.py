@@ -82,6 +82,11 @@ def given_lane(world: World, lane: str) -> None:
     given(world, server=f"lane = {'true' if lane == 'on' else 'false'}")
 
 
+@step(r"an audited server that does not drain")
+def given_hasty(world: World) -> None:
+    given(world, server="drain_s = 0")
+
+
 @step(r"an audited server that keeps (\d+) files of at most (\d+) KiB")
 def given_small_files(world: World, files: str, kib: str) -> None:
     given(world, f"files_max = {files}\nfile_bytes_max = {int(kib) * 1024}")
@@ -164,6 +169,13 @@ def when_refused(world: World) -> None:
 def then_denied(world: World, code: str) -> None:
     end = of_requests(world)[-1]
     assert (end["event"], end["outcome"], end["details"]["code"]) == ("request.end", "denied", code)
+
+
+@step(r'the audit log tells that the request failed as "(\w+)" after some tokens')
+def then_failed(world: World, code: str) -> None:
+    end = of_requests(world)[-1]
+    assert (end["outcome"], end["details"]["code"]) == ("failure", code)
+    assert end["details"]["completion_tokens"] > 0
 
 
 @step(r"the audit log tells (\d+) starts of a server")

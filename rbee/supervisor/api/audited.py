@@ -14,6 +14,7 @@ from rbee.supervisor.api.visit import Visit
 
 ANONYMOUS: Final = "anonymous"  # who has shown nothing
 
+# What is refused so was not tried, unless a token of it was made, or a worker has failed with it.
 _DENIED: Final = frozenset(
     {
         ErrorCode.QUEUE_FULL, ErrorCode.DRAINING, ErrorCode.MODEL_NOT_FOUND,
@@ -47,7 +48,8 @@ def record_end(audit: Audit, visit: Visit, code: str, duration_s: float) -> None
         duration_ms=round(duration_s * 1000),
     )
     outcome = Outcome.SUCCESS if code == "ok" else Outcome.FAILURE
-    if code in _DENIED:
+    was_tried = details.completion_tokens > 0 or visit.facts.get("failovers", 0) > 0
+    if code in _DENIED and not was_tried:
         outcome = Outcome.DENIED
     audit.record(
         details, actor=actor_of(visit), outcome=outcome, correlation_id=visit.correlation_id
