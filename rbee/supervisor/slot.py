@@ -91,13 +91,14 @@ class Slot:
         self.plan: Final = plan
         self.state = SlotState.EMPTY
         self.worker: Worker | None = None
-        self.restarts = 0  # since the supervisor started
+        self.restarts = 0  # how often it was filled again since the supervisor started
         self.last_failure = ""
         self.refill_s: float | None = None  # while waiting, or until the trial: when
         self.waits_for = ""  # why it is not let onto its GPU yet
         self.was_ready = False  # once, at least
         self.pace = Pace()  # of its workers so far
         self._breaker = Breaker()
+        self._was_filled = False
         self._pardons = 0  # that were taken into account
         self._wants_worker = True
         self._asked = trio.Event()  # the operator said something
@@ -152,6 +153,8 @@ class Slot:
     def _hold(self, worker: Worker) -> None:
         self.worker = worker
         self.state = SlotState.FILLED
+        self.restarts += self._was_filled
+        self._was_filled = True
         if not self._wants_worker:  # the operator changed his mind while it was being started
             worker.drain()
 
@@ -212,7 +215,6 @@ async def _refill(slot: Slot, around: Surroundings, reports: trio.Nursery) -> No
             await _stay_failed(slot, around, verdict)
         else:
             await _wait_backoff(slot, gone_s + verdict.delay_s)
-        slot.restarts += 1
 
 
 async def _wait_room(slot: Slot, around: Surroundings) -> Granted | Refused | None:

@@ -106,6 +106,21 @@ async def test_a_reset_ends_the_wait_and_leaves_a_good_worker_alone(
     assert place.launch.launched_at_s == pytest.approx([0, 10])
 
 
+async def test_only_a_slot_that_was_filled_again_was_restarted(autojump_clock: MockClock) -> None:
+    place = Place()
+    async with kept(place, RestartConfig()):
+        await trio.sleep(1)
+        place.slot.stop()
+        await trio.sleep(1)
+        assert (place.slot.state, place.slot.restarts) == (SlotState.STOPPED, 0)
+        place.slot.restart()
+        await trio.sleep(1)
+        assert (place.slot.state, place.slot.restarts) == (SlotState.FILLED, 1)
+        place.slot.restart()
+        await trio.sleep(1)
+        assert place.slot.restarts == 2
+
+
 async def test_the_next_worker_does_not_wait_for_the_report_on_the_last(
     autojump_clock: MockClock,
 ) -> None:
