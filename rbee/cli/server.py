@@ -3,10 +3,11 @@
 import json
 import ssl
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
 import httpx2
 import msgspec
+from msgspec import Meta
 
 from rbee.cli.address import Address
 from rbee.cli.endings import RefusedError, UnreachableError, UsageError
@@ -19,6 +20,9 @@ ANSWER_TIMEOUT_S: Final = 5.0  # of a server that answers from its own state
 TOKEN_TIMEOUT_S: Final = 600.0
 
 Json = dict[str, Any]
+
+Size = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+"""A number of bytes, as any box may have them."""
 
 
 class WorkerRow(msgspec.Struct, frozen=True):
@@ -46,9 +50,9 @@ class WorkerRow(msgspec.Struct, frozen=True):
     tokens: int = 0
     requests: int = 0
     batch_size: int | None = None
-    rss_bytes: int | None = None
-    vram_bytes: int | None = None
-    vram_reserved_bytes: int | None = None
+    rss_bytes: Size | None = None
+    vram_bytes: Size | None = None
+    vram_reserved_bytes: Size | None = None
     waits_for: str = ""
     held_by: dict[str, str] = {}
 
@@ -59,9 +63,9 @@ class GpuRow(msgspec.Struct, frozen=True):
     index: int
     state: str = "ok"
     problem: str = ""
-    memory_total_bytes: int = 0
-    memory_free_bytes: int | None = None
-    reserved_bytes: int = 0
+    memory_total_bytes: Size = 0
+    memory_free_bytes: Size | None = None
+    reserved_bytes: Size = 0
     temperature_c: int | None = None
 
 
@@ -308,10 +312,10 @@ def crash_rows(answer: Json) -> list[CrashRow]:
 
 
 def _json_of(response: httpx2.Response) -> Json:
-    """The answer as a JSON object; empty when it is none."""
+    """The answer as a JSON object; empty when it is none: numbers beyond all floats are none."""
     try:
-        answer = json.loads(response.content)
-    except (ValueError, RecursionError):
+        answer = msgspec.json.decode(response.content)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return {}
     return answer if isinstance(answer, dict) else {}
 

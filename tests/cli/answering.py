@@ -30,6 +30,7 @@ class Answers:
         self.readiness = "ok"
         self.workers = [worker("bee-tiny-0"), worker("bee-tiny-1", pid=4243)]
         self.box: dict[str, Any] = {}  # what is said beside the workers
+        self.raw = ("nothing", "nothing")  # in the text of its JSON, and what is said instead
         self.models = ["bee-tiny", "other"]
         self.crashes: list[dict[str, Any]] = []
         self.pieces = ["Hello", ", ", "bee."]
@@ -129,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def _json(self, status: int, answer: dict[str, Any]) -> None:
-        body = json.dumps(answer).encode()
+        body = json.dumps(answer).replace(*self.says.raw).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))

@@ -72,6 +72,26 @@ def test_status_of_a_strange_server_is_an_error(tmp_path: Path) -> None:
     assert "the server's workers are of another kind" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("field", "number"),
+    [
+        ("uptime_s", "1e999"), ("uptime_s", "NaN"), ("uptime_s", "-Infinity"),
+        ("rss_bytes", "9" * 400), ("rss_bytes", "9" * 5000), ("rss_bytes", "-1"),
+        ("vram_bytes", "9" * 400), ("retry_in_s", "1e999"),
+    ],
+    ids=lambda text: text[:10],
+)  # fmt: skip
+def test_a_number_that_cannot_be_is_no_bug_of_ours(tmp_path: Path, field: str, number: str) -> None:
+    answers = Answers()
+    answers.workers = [worker("a-0", **{field: "number"})]
+    answers.raw = ('"number"', number)
+    with serving(answers) as url:
+        done = run_rbee("status", "--url", url, cwd=tmp_path)
+    assert done.returncode == ExitCode.UNAVAILABLE
+    assert "does not answer as rbee does" in done.stderr or "of another kind" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_status_on_a_narrow_terminal_keeps_slot_and_state(tmp_path: Path) -> None:
     with (
         serving(Answers()) as url,
