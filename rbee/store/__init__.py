@@ -8,11 +8,11 @@ Rule 3: no secret is kept: of keys their argon2id hashes.
 
 from rbee.store.anchors import Anchors, AuditHead
 from rbee.store.keys import KEYS_MAX, KeyRow, Keys
-from rbee.store.opening import FILE_NAME, open_store, set_aside
+from rbee.store.opening import FILE_NAME, has_aside, open_store, set_aside
 from rbee.store.revocations import Revocations, RevokedToken
 from rbee.store.store import Store
 
 __all__ = [
     "FILE_NAME", "KEYS_MAX", "Anchors", "AuditHead", "KeyRow", "Keys", "Revocations",
-    "RevokedToken", "Store", "open_store", "set_aside",
+    "RevokedToken", "Store", "has_aside", "open_store", "set_aside",
 ]  # fmt: skip

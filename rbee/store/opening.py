@@ -15,6 +15,7 @@ FILE_NAME: Final = "rbee.db"
 
 # What SQLite keeps beside a file: it belongs to it.
 _COMPANIONS: Final = ("", "-wal", "-shm")
+_ASIDE: Final = ".corrupt-"
 _CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -56,7 +57,7 @@ def set_aside(path: Path, now_unix_s: float) -> Path:
       StoreError: it could not be renamed.
     """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_unix_s))
-    aside = path.with_name(f"{path.name}.corrupt-{stamp}")
+    aside = path.with_name(f"{path.name}{_ASIDE}{stamp}")
     try:
         for companion in _COMPANIONS:
             with contextlib.suppress(FileNotFoundError):
@@ -64,6 +65,14 @@ def set_aside(path: Path, now_unix_s: float) -> Path:
     except OSError as error:
         raise StoreError(f"the store {path} cannot be set aside: {error.strerror}") from error
     return aside
+
+
+def has_aside(path: Path) -> bool:
+    """Whether a broken store lies beside ``path``, or that cannot be seen."""
+    try:
+        return any(each.name.startswith(f"{path.name}{_ASIDE}") for each in path.parent.iterdir())
+    except OSError:
+        return True
 
 
 def _find(path: Path) -> bool:

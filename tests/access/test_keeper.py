@@ -220,6 +220,30 @@ async def test_a_store_that_is_begun_on_a_full_disk_opens_no_door_where_there_ma
             assert house.log.of("no_keys") == []
 
 
+@pytest.mark.parametrize("is_left", [True, False])
+async def test_a_broken_store_that_is_set_aside_on_a_full_disk_opens_no_door_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_left: bool
+) -> None:
+    with small_disk(tmp_path) as disk:
+        path = disk / "rbee.db"
+        path.write_bytes(b"this is no database" * 100)
+        path.chmod(0o600)
+        filler = fill(disk)
+        async with kept(path, monkeypatch) as house:
+            assert house.ring.is_required
+            assert len(house.log.of("store_replaced")) == 1
+        if not is_left:
+            path.unlink()  # what it has begun
+        async with kept(path, monkeypatch) as house:
+            assert house.ring.is_required
+            filler.unlink()
+            await house.wait(lambda: house.keeper.state == "replaced")
+            assert house.ring.is_required
+        async with kept(path, monkeypatch) as house:
+            assert house.ring.is_required
+            assert house.keeper.state == "replaced"
+
+
 async def test_an_empty_file_that_lay_there_before_may_have_had_keys(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

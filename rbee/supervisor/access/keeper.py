@@ -23,7 +23,7 @@ import trio
 from rbee.audit import NO_AUDIT, Audit
 from rbee.errors import KeysFullError, StoreCorruptError, StoreError
 from rbee.logs import Log
-from rbee.store import KeyRow, Store, open_store, set_aside
+from rbee.store import KeyRow, Store, has_aside, open_store, set_aside
 from rbee.supervisor.access.keyring import Keyring
 from rbee.supervisor.access.minting import created, revoked
 from rbee.threads import thread_refusals
@@ -220,9 +220,11 @@ class Keeper:
         return None if self._rows is not None and rows == self.rows() else rows
 
     def _read(self, store: Store) -> list[KeyRow]:
+        rows = store.keys.all()
         if self._rows is None:
-            self._was_replaced = store.keys.were_lost()
-        return store.keys.all()
+            # On a full disk a broken store is set aside, but that is not noted in the new one.
+            self._was_replaced = store.keys.were_lost() or (not rows and has_aside(self._path))
+        return rows
 
     def _rehearse(self) -> None:
         """See whether the store can be written again. In a thread."""
