@@ -120,8 +120,9 @@ class Pool:
             raise request_quarantined()
         free = 0 if Standing.SUSPECT in standings else dispatch.free(model, len(requests))
         if free < len(requests):
-            may_wait_s = math.inf if free else first_token_timeout_s
-            dispatch.check_wait(requests[free:], remaining_s, may_wait_s)
+            # An order that begins now would not begin sooner at any other time.
+            allowed_s = (math.inf, math.inf) if free else (remaining_s, first_token_timeout_s)
+            dispatch.check_wait(requests[free:], *allowed_s)
         try:
             for number, (request, standing) in enumerate(zip(requests, standings, strict=True)):
                 if standing is Standing.SUSPECT or not dispatch.send_now(request):

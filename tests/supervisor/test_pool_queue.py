@@ -83,7 +83,7 @@ async def test_choices_that_no_queue_could_hold_come_in_where_nobody_waits(
         assert all(sink.text == "0 1 2 " for sink in sinks)
 
 
-async def test_choices_that_would_come_too_late_are_refused_unless_they_wait_for_each_other_alone(
+async def test_choices_that_would_come_too_late_are_refused_unless_one_begins_now(
     autojump_clock: MockClock,
 ) -> None:
     async with pool_of(FakeChild(batch_size=1)) as (pool, _, _slots):
@@ -91,18 +91,16 @@ async def test_choices_that_would_come_too_late_are_refused_unless_they_wait_for
             submit(pool)
             await trio.sleep(4)
 
-        def order() -> None:
+        def order(remaining_s: float) -> None:
             sinks = [Collected() for _ in range(8)]
-            pool.submit(
-                [ASK] * 8, sinks, remaining_s=12, first_token_timeout_s=2, correlation_id="cid"
-            )
+            pool.submit([ASK] * 8, sinks, remaining_s=remaining_s, correlation_id="cid")
 
         submit(pool)
         submit(pool)
         with pytest.raises(RequestError, match="deadline"):
-            order()
+            order(12)
         await trio.sleep(7)
-        order()
+        order(2)
 
 
 async def test_retry_after_is_the_wait_of_those_that_were_just_admitted(
