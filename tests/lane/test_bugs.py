@@ -93,42 +93,32 @@ async def test_a_bug_in_the_generator_is_answered_and_leaves_nothing_open(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with serve_face() as served, await served.connect() as client:
-        submit = served.generator.submit
-
-        def submit_once(*args: Any, **more: Any) -> int:
-            if served.generator.asked:
-                raise PlantedError
-            return submit(*args, **more)
-
-        monkeypatch.setattr(served.generator, "submit", submit_once)
+        monkeypatch.setattr(served.generator, "submit", _raise)
         await client.send(chat(n=2))
         answer = await client.read_answer()
         assert (answer.status, answer.error["code"]) == (500, "internal_error")
-        assert served.generator.asked[0].cancelled == "internal_error"
         await client.send(LIVE)
         assert (await client.read_answer()).status == 200
 
 
-@pytest.mark.parametrize("is_refused", [False, True])
-async def test_an_ask_that_fails_while_the_next_is_submitted_ends_the_request_once(
-    is_refused: bool, monkeypatch: pytest.MonkeyPatch
+async def test_an_ask_that_fails_while_its_order_is_submitted_ends_the_request_once(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with serve_face() as served, await served.connect() as client:
         submit, generator = served.generator.submit, served.generator
 
-        def submit_badly(*args: Any, **more: Any) -> int:
-            if generator.asked:
-                generator.asked[0].fail(RequestError(ErrorCode.WORKER_FAILED, "it ended"))
-                if is_refused:
-                    raise RequestError(ErrorCode.QUEUE_FULL, "full")
-            return submit(*args, **more)
+        def submit_badly(*args: Any, **more: Any) -> list[int]:
+            request_ids = submit(*args, **more)
+            generator.asked[0].fail(RequestError(ErrorCode.WORKER_FAILED, "it ended"))
+            return request_ids
 
         with monkeypatch.context() as patch:
             patch.setattr(generator, "submit", submit_badly)
             await client.send(chat(n=2))
             answer = await client.read_answer()
         assert answer.error["code"] == "worker_failed"
-        assert all(each.is_over for each in generator.asked)
+        assert [each.is_over for each in generator.asked] == [True, True]
+        assert generator.asked[1].cancelled == "worker_failed"
         assert len(served.log.of("request_done")) == 1
         await client.send(LIVE)
         assert (await client.read_answer()).status == 200

@@ -1,6 +1,7 @@
 """Who may wait for a worker of the pool, and what who may not is told."""
 
 import math
+from typing import Any
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ from rbee.rate_limits import Priority
 from rbee.supervisor.backlog import SAMPLES_MIN
 from rbee.wire import Generate
 from tests.supervisor.fakes import FakeChild
+from tests.supervisor.pool_stand import Stand, StandSink, StandWorker
 from tests.supervisor.test_pool import ASK, Collected, pool_of, submit
 
 
@@ -67,6 +69,24 @@ async def test_choices_come_in_together_or_not_at_all(autojump_clock: MockClock)
         assert all(sink.text == "0 1 2 " for sink in first + second)
         ids = [m.request_id for m in launch.launched[0].got if isinstance(m, Generate)]
         assert len(ids) == 6
+
+
+def test_a_bug_in_the_sending_of_a_choice_leaves_none_of_its_order_open() -> None:
+    class Broken(StandWorker):
+        def generate(self, *args: Any) -> None:
+            if self.jobs:
+                raise RuntimeError("a bug in a codec")
+            super().generate(*args)
+
+    stand = Stand()
+    worker = Broken("m-0")
+    stand.slots[0].worker = worker  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="codec"):
+        stand.pool.submit(
+            [ASK] * 3, [StandSink() for _ in range(3)], remaining_s=9, correlation_id="cid"
+        )
+    assert (stand.pool.open_requests, stand.pool.queued) == (0, 0)
+    assert worker.cancelled == list(worker.jobs)
 
 
 async def test_choices_that_no_queue_could_hold_come_in_where_nobody_waits(
