@@ -10,7 +10,6 @@ Nothing secret stands in argv or the environment. The supervisor passes two desc
 import faulthandler
 import functools
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Final
@@ -28,6 +27,7 @@ from rbee.hardening import (
     forbid_new_rights,
     forbid_reaching_others,
 )
+from rbee.signal_mask import let_through
 
 BOOT_BYTES_MAX: Final = 4096
 
@@ -125,7 +125,7 @@ def _secure_process() -> None:
     forbid_reaching_others()  # where the kernel cannot, `rbee doctor` says so
     forbid_core_files()
     os.umask(0o077)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # the supervisor reads its own
+    let_through()  # the supervisor holds them back for itself
     # Raising one's own score needs no right; lowering an inherited one does.
     score = Path("/proc/self/oom_score_adj")
     inherited = int(score.read_text("ascii"))

@@ -26,6 +26,7 @@ from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
 from rbee.hardening import forbid_core_files, forbid_looking_inside
 from rbee.logs import Log, open_log
 from rbee.metrics import Metrics
+from rbee.signal_mask import hold_back
 from rbee.supervisor.access.failures import REASONS
 from rbee.supervisor.access.tending import Gate, open_gate
 from rbee.supervisor.adopted import keep_reaping
@@ -38,7 +39,7 @@ from rbee.supervisor.devices import survey_gpus
 from rbee.supervisor.disk_watch import DiskWatch
 from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.gpu_gate import GpuGate
-from rbee.supervisor.hang_up import Terminal, held_back
+from rbee.supervisor.hang_up import Terminal
 from rbee.supervisor.http_server import HttpLimits, Tls, bind_sockets, serve_http
 from rbee.supervisor.instance import Instance, keep_run_dir
 from rbee.supervisor.kin import processor_s
@@ -86,11 +87,8 @@ def serve(config: Config) -> int:
     Raises:
       RbeeError: it cannot start: configuration, address or run directory; or cannot go on.
     """
-    with held_back():
-        return _serve(config, Terminal())
-
-
-def _serve(config: Config, terminal: Terminal) -> int:
+    hold_back()  # once we return, nothing is left for a signal to end
+    terminal = Terminal()
     log = open_log(config.log)
     _harden(config.server, log)
     ready = prepare(config, log)

@@ -8,9 +8,8 @@ from typing import Final
 import trio
 
 from rbee.logs import Log
-from rbee.supervisor.hang_up import HangUps, Terminal
-
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+from rbee.supervisor.hang_up import Terminal
+from rbee.supervisor.held_signals import HeldSignals
 
 # Between two SIGHUPs: a storm of them costs so many looks.
 PAUSE_S: Final = 0.05
@@ -35,11 +34,11 @@ class Ending:
 async def watch_signals(
     ending: Ending, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """The first signal drains, the second hurries."""
-    with trio.open_signal_receiver(*SIGNALS) as signals:
+    """The first signal drains, the second hurries; those after it say nothing new."""
+    with HeldSignals(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
-        async for number in signals:
-            name = signal.Signals(number).name
+        while not ending.hurry.is_set():
+            name = (await signals.wait()).name
             if ending.drain_asked.is_set():
                 ending.log.warning("shutdown_hurried", signal=name)
                 ending.hurry.set()
@@ -55,7 +54,7 @@ async def watch_hang_ups(
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """SIGHUP reloads, if it is no terminal's end."""
-    with HangUps() as hang_ups:
+    with HeldSignals(signal.SIGHUP) as hang_ups:
         task_status.started()
         while True:
             await hang_ups.wait()

@@ -1,0 +1,62 @@
+"""Signals to a real server, at any moment of its life: its end is orderly, its code as told."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from rbee.errors import ExitCode
+from rbee.signal_mask import HELD
+from tests.e2e.server import Server, serving, synthetic_config
+
+
+def config(directory: Path) -> str:
+    return synthetic_config(head=f'[server]\nstate_dir = "{directory / "state"}"\n')
+
+
+def is_blocked(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text("ascii")
+    return bool(int(status.partition("SigBlk:")[2].split()[0], 16) >> (number - 1) & 1)
+
+
+def assert_ended_in_order(server: Server) -> None:
+    """The last lines, the audit log's last entry, and nothing in the run directory."""
+    names = [event["event"] for event in server.events]
+    assert names[-2:] == ["audit_closed", "supervisor_stopped"], server.log
+    files = sorted((server.run_dir.parent / "state" / "audit").glob("*.jsonl"))
+    last = json.loads(files[-1].read_text("utf-8").splitlines()[-1])
+    assert (last["event"], last["details"]["exit_code"]) == ("supervisor.stop", ExitCode.OK)
+    assert not server.run_dir.exists() or list(server.run_dir.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_up_to_the_very_end_do_not_cut_it_short(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    with serving(tmp_path, config(tmp_path)) as server:
+        until_s = time.monotonic() + 20
+        while server.process.poll() is None and time.monotonic() < until_s:
+            server.signal(number)
+            time.sleep(0.001)
+        assert server.process.returncode == ExitCode.OK, server.log
+    assert_ended_in_order(server)
+
+
+@pytest.mark.parametrize("gap_s", [0.015, 0.035])
+def test_a_second_signal_soon_after_the_first_does_not_cut_it_short(
+    gap_s: float, tmp_path: Path
+) -> None:
+    with serving(tmp_path, config(tmp_path)) as server:
+        server.signal(signal.SIGTERM)
+        time.sleep(gap_s)
+        assert server.stop() == ExitCode.OK, server.log
+    assert_ended_in_order(server)
+
+
+def test_workers_start_with_no_signal_held_back(tmp_path: Path) -> None:
+    with serving(tmp_path, config(tmp_path)) as server:
+        assert all(is_blocked(server.pid, number) for number in HELD)
+        [worker] = server.worker_pids()
+        assert not any(is_blocked(worker, number) for number in HELD)
