@@ -10,6 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from rbee.signal_mask import hold_back
+
 # `rbee.cli.endings.INTERRUPTED` and `ExitCode.OS_ERROR`, which may not be imported yet.
 _INTERRUPTED: Final = 130
 _OS_ERROR: Final = 71
@@ -18,12 +20,19 @@ _OS_ERROR: Final = 71
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command.
 
+    Args:
+      arguments: None: those of this process, which is then all the command's.
+
     Returns:
       The exit code.
     """
+    if arguments is None:
+        arguments = sys.argv[1:]
+        if arguments[:1] == ["serve"]:  # already now: what it imports takes half a second
+            hold_back()
     try:
         _fill_standard_descriptors()
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        return _run(arguments)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except OSError as error:  # of a call that nobody else speaks for, such as an import

@@ -26,7 +26,6 @@ from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
 from rbee.hardening import forbid_core_files, forbid_looking_inside
 from rbee.logs import Log, open_log
 from rbee.metrics import Metrics
-from rbee.signal_mask import hold_back
 from rbee.supervisor.access.failures import REASONS
 from rbee.supervisor.access.tending import Gate, open_gate
 from rbee.supervisor.adopted import keep_reaping
@@ -81,13 +80,15 @@ OVERDUE_S: Final = 1.9
 def serve(config: Config) -> int:
     """Run the supervisor until a signal ends it.
 
+    All that `rbee.signal_mask` names wait by now, as `__main__` has it, and do so when this
+    returns: then nothing is left to be hurried.
+
     Returns:
       The exit code: 0 after a clean shutdown, UNAVAILABLE where no slot could serve any more.
 
     Raises:
       RbeeError: it cannot start: configuration, address or run directory; or cannot go on.
     """
-    hold_back()  # once we return, nothing is left for a signal to end
     terminal = Terminal()
     log = open_log(config.log)
     _harden(config.server, log)

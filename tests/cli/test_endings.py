@@ -23,6 +23,7 @@ from rbee.errors import (
     RbeeError,
     RunDirError,
 )
+from rbee.signal_mask import HELD
 from tests.cli.answering import Answers, serving
 from tests.cli.running import COMMAND, TIMEOUT_S, on_terminal, run_rbee
 
@@ -201,6 +202,24 @@ def test_bug_shows_its_traceback_and_ends_with_70(tmp_path: Path) -> None:
     assert done.returncode == ExitCode.SOFTWARE
     assert "ZeroDivisionError: so it goes" in done.stderr
     assert "this is a bug in rbee" in done.stderr
+
+
+@pytest.mark.parametrize(("command", "held"), [("serve", HELD), ("status", ())])
+def test_signals_wait_before_serve_imports_anything_and_for_no_other_command(
+    command: str, held: tuple[signal.Signals, ...]
+) -> None:
+    program = (
+        "import signal, sys, rbee.__main__ as m\n"
+        "def look(_): print(sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])))\n"
+        "assert not {'rbee.cli', 'rbee.errors', 'trio'} & set(sys.modules)\n"
+        "m._run = look\n"
+        "m.main()"
+    )
+    done = subprocess.run(
+        [COMMAND[0], "-c", program, command],
+        capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+    )  # fmt: skip
+    assert done.stdout == f"{sorted(held)}\n", done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Signals to a real server, at any moment of its life: its end is orderly, its code as told."""
 
+import functools
 import json
 import signal
 import time
@@ -9,7 +10,7 @@ import pytest
 
 from rbee.errors import ExitCode
 from rbee.signal_mask import HELD
-from tests.e2e.server import Server, serving, synthetic_config
+from tests.e2e.server import Server, serving, synthetic_config, wait_until
 
 
 def config(directory: Path) -> str:
@@ -42,6 +43,38 @@ def test_signals_up_to_the_very_end_do_not_cut_it_short(
             time.sleep(0.001)
         assert server.process.returncode == ExitCode.OK, server.log
     assert_ended_in_order(server)
+
+
+def starting(directory: Path) -> Server:
+    """A server that has but begun to import what it needs."""
+    server = Server(directory, config(directory))
+    holds = functools.partial(is_blocked, server.pid, signal.SIGTERM)
+    try:
+        wait_until(holds, 10, "signals are held back")
+    except BaseException:
+        server.process.kill()
+        raise
+    return server
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_start_ends_it_in_order(number: signal.Signals, tmp_path: Path) -> None:
+    server = starting(tmp_path)
+    server.signal(number)
+    assert server.process.wait(20) == ExitCode.OK, server.log
+    server.close()
+    assert_ended_in_order(server)
+
+
+def test_sighup_during_the_start_waits_for_its_end_and_reloads(tmp_path: Path) -> None:
+    server = starting(tmp_path)
+    try:
+        server.signal(signal.SIGHUP)
+        server.ready()
+        wait_until(lambda: "config_reloaded" in server.log_text, 10, "a reload")
+        assert server.chat("hello", max_tokens=3).status_code == 200
+    finally:
+        server.close()
 
 
 @pytest.mark.parametrize("gap_s", [0.015, 0.035])

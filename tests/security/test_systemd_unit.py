@@ -40,6 +40,10 @@ def test_it_is_not_started_again_where_that_cannot_help() -> None:
     assert unit["Restart"] == "on-failure"
 
 
+def test_a_reload_that_comes_before_python_has_started_does_not_leave_it_down() -> None:
+    assert service()["RestartForceExitStatus"] == "SIGHUP"
+
+
 def test_what_rbee_needs_is_left_to_it() -> None:
     unit = service()
     assert unit["Type"] == "exec"
