@@ -23,7 +23,7 @@ class HeldSignals:
     """
 
     def __init__(self, *numbers: signal.Signals) -> None:
-        self._descriptor = _signalfd(numbers)
+        self._descriptor = descriptor_of(*numbers)
 
     def __enter__(self) -> "HeldSignals":
         return self
@@ -40,7 +40,12 @@ class HeldSignals:
                 return signal.Signals(int.from_bytes(found[:_NUMBER_BYTES], sys.byteorder))
 
 
-def _signalfd(numbers: tuple[signal.Signals, ...]) -> int:
+def descriptor_of(*numbers: signal.Signals) -> int:
+    """A new one, which is readable while one of them waits. Who but looks takes none away.
+
+    Raises:
+      OSError: there is none to be had.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     signals = ctypes.create_string_buffer(_SIGSET_BYTES)
     libc.sigemptyset(signals)

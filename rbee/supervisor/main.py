@@ -92,10 +92,10 @@ def serve(config: Config) -> int:
     terminal = Terminal()
     log = open_log(config.log)
     _harden(config.server, log)
-    ready = prepare(config, log)
     shutdown_s_max = config.server.drain_s + FACES_CLOSE_S + config.worker.kill_after_s + OVERDUE_S
     with (
         Overdue(shutdown_s_max, log) as overdue,
+        contextlib.nullcontext(prepare(config, log)) as ready,
         open_audit(config.audit, place_in(_state_dir(config)), log) as opened,
         RunDir(ready.run_dir) as run_dir,
         Instance(
