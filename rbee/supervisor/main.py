@@ -128,7 +128,7 @@ def serve(config: Config) -> int:
             house = _build(config, ready.plans, ready.user, outside, log)
             calm_collector()
             trio.run(_run, house, sockets, ready.limits)
-            code = ExitCode.UNAVAILABLE if house.hopeless.is_set() else ExitCode.OK
+            code = ExitCode.UNAVAILABLE if house.ending.hopeless.is_set() else ExitCode.OK
         except Exception as bug:
             if (refusal := find_refusal(bug)) is not None:
                 code = ExitCode.OS_ERROR
@@ -185,9 +185,7 @@ class _House:
     disks: DiskWatch
     metrics: Metrics
     stopwatch: Stopwatch  # of the shutdown
-    drain_asked: trio.Event  # the first signal came
-    hurry: trio.Event  # the second
-    hopeless: trio.Event  # no slot will be ready any more, and that is to be our end
+    ending: Ending
     log: Log
 
 
@@ -208,21 +206,19 @@ def _build(
         lives=lives,
         metrics=metrics,
     )
-    drain_asked, hurry, hopeless = trio.Event(), trio.Event(), trio.Event()
+    ending = Ending(outside.overdue.start, lambda: pool.open_requests, log)
     lines = LastLines(log)
     crashes = _open_crashes(config, log)
 
     def note_failed(_slot: Slot) -> None:
         if config.restart.on_hopeless == "exit" and all(slot.is_hopeless for slot in slots):
-            log.error("hopeless", reason="every slot has failed for good: [restart] on_hopeless")
-            hopeless.set()
-            drain_asked.set()
+            ending.give_up()
 
     surroundings = Surroundings(
         launch=Launcher(
             outside.links,
             config.worker,
-            hurry,
+            ending.hurry,
             lines,
             custody=outside.instance.custody,
             killed=lives.killed,
@@ -248,7 +244,7 @@ def _build(
     stopwatch = Stopwatch(trio.current_time, metrics.kills)
     return _House(
         config, outside, slots, pool, operations, surroundings, disks, metrics, stopwatch,
-        drain_asked, hurry, hopeless, log,
+        ending, log,
     )  # fmt: skip
 
 
@@ -266,12 +262,8 @@ def _state_dir(config: Config) -> Path:
 async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     async with trio.open_nursery() as ground:
         reloader = Reloader(_reloadable(house), house.outside.presence, house.log)
-        ending = Ending(
-            house.drain_asked, house.hurry, house.outside.overdue.start,
-            lambda: house.pool.open_requests, house.log,
-        )  # fmt: skip
-        await ground.start(watch_signals, ending)
-        await ground.start(watch_hang_ups, ending, house.outside.terminal, reloader.ask)
+        await ground.start(watch_signals, house.ending)
+        await ground.start(watch_hang_ups, house.ending, house.outside.terminal, reloader.ask)
         ground.start_soon(reloader.keep_reloading)
         if house.outside.tls is not None:
             ground.start_soon(house.outside.tls.watch)
@@ -344,10 +336,10 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
     )  # fmt: skip
     settings = house.config.server
     tls = house.outside.tls
-    lane = Lane(api, settings, limits, house.log, closing, tls, house.drain_asked)
+    lane = Lane(api, settings, limits, house.log, closing, tls, house.ending.drain_asked)
     run_http = functools.partial(
         serve_http, api.app, sockets, limits, log=house.log, shutdown=closing,
-        draining=house.drain_asked, front=lane if settings.lane else None, tls=tls,
+        draining=house.ending.drain_asked, front=lane if settings.lane else None, tls=tls,
     )  # fmt: skip
     async with trio.open_nursery() as gatehouse:
         end_lapsed = functools.partial(api.open_requests.end_those_of, gate.access.lapsed)
@@ -357,7 +349,7 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
             if (local := house.outside.local) is not None:
                 run_local = functools.partial(serve_local, log=house.log, shutdown=closing)
                 await faces.start(run_local, api.app, local, settings, limits)
-            await house.drain_asked.wait()
+            await house.ending.drain_asked.wait()
             house.pool.drain()
             house.stopwatch.begun()
             await _wait_drained(house)
@@ -366,7 +358,7 @@ async def _serve_faces(house: _House, sockets: list[socket.socket], limits: Http
             house.pool.fail_all(RequestError(ErrorCode.DRAINING, message, retry_after_s=5.0))
             closing.set()
             faces.cancel_scope.deadline = trio.current_time() + FACES_CLOSE_S
-            gatehouse.start_soon(_hurry, faces.cancel_scope, house.hurry)
+            gatehouse.start_soon(_hurry, faces.cancel_scope, house.ending.hurry)
         gatehouse.cancel_scope.cancel(reason="the faces are closed")
 
 
@@ -378,7 +370,7 @@ async def _hurry(closing: trio.CancelScope, hurry: trio.Event) -> None:
 
 async def _wait_drained(house: _House) -> None:
     with trio.move_on_after(house.config.server.drain_s):
-        while house.pool.open_requests and not house.hurry.is_set():  # noqa: ASYNC110
+        while house.pool.open_requests and not house.ending.hurry.is_set():  # noqa: ASYNC110
             await trio.sleep(LOOK_EVERY_S)
     if house.pool.open_requests:
         house.log.warning("drain_incomplete", open_requests=house.pool.open_requests)

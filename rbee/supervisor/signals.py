@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import trio
@@ -17,18 +17,29 @@ PAUSE_S: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a shutdown begins."""
+    """How a shutdown begins, and who asked for it. The only writer of its events."""
 
-    drain_asked: trio.Event  # set by the first signal
-    hurry: trio.Event  # set by the second
-    begun: Callable[[], None]  # called by the first
+    begun: Callable[[], None]  # called as it begins
     open_requests: Callable[[], int]
     log: Log
+    drain_asked: trio.Event = field(default_factory=trio.Event)  # set by the first signal
+    hurry: trio.Event = field(default_factory=trio.Event)  # set by the second
+    hopeless: trio.Event = field(default_factory=trio.Event)  # set if there was no signal
 
     def begin(self, name: str) -> None:
         self.log.info("shutdown_begun", signal=name, open_requests=self.open_requests())
         self.drain_asked.set()
         self.begun()
+
+    def give_up(self) -> None:
+        """No slot will be ready any more. Who was asked to end already does so for that."""
+        if not self.drain_asked.is_set():
+            self.log.error(
+                "hopeless", reason="every slot has failed for good: [restart] on_hopeless"
+            )
+            self.hopeless.set()
+            self.drain_asked.set()
+            self.begun()
 
 
 async def watch_signals(

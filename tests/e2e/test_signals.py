@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from rbee.errors import ExitCode
 from rbee.signal_mask import HELD
 from tests.e2e.server import Server, serving, synthetic_config, wait_until
+from tests.e2e.stream import Stream
 
 
 def config(directory: Path) -> str:
@@ -86,6 +88,23 @@ def test_a_second_signal_soon_after_the_first_does_not_cut_it_short(
         time.sleep(gap_s)
         assert server.stop() == ExitCode.OK, server.log
     assert_ended_in_order(server)
+
+
+def test_a_slot_that_fails_for_good_while_it_drains_does_not_change_the_code(
+    tmp_path: Path,
+) -> None:
+    restart = '[restart]\non_hopeless = "exit"\nfailures_max = 1\ndelay_s_min = 0.1\n'
+    with serving(tmp_path, restart + config(tmp_path)) as server:
+        [worker] = server.worker_pids()
+        body = {"model": "synthetic", "prompt": "hi", "max_tokens": 4000}
+        stream = Stream(server.url, "/v1/completions", body).wait_begun()
+        server.signal(signal.SIGTERM)
+        server.wait_event("shutdown_begun")
+        os.kill(worker, signal.SIGKILL)
+        os.kill(server.wait_event("worker_spawned")["pid"], signal.SIGKILL)
+        server.wait_event("slot_failed")
+        assert server.process.wait(20) == ExitCode.OK, server.log
+        stream.wait_over()
 
 
 def test_workers_start_with_no_signal_held_back(tmp_path: Path) -> None:

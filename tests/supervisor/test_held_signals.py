@@ -30,7 +30,7 @@ class Asked:
     def __init__(self) -> None:
         self.begun = 0
         self.log = RecordingLog()
-        self.ending = Ending(trio.Event(), trio.Event(), self._begin, lambda: 0, self.log)
+        self.ending = Ending(self._begin, lambda: 0, self.log)
 
     def _begin(self) -> None:
         self.begun += 1
@@ -72,6 +72,28 @@ async def test_the_first_begins_the_second_hurries_and_later_ones_end_nobody() -
     signal.raise_signal(signal.SIGINT)
     assert asked.happened == [("shutdown_begun", "SIGTERM"), ("shutdown_hurried", "SIGTERM")]
     assert asked.begun == 1
+
+
+async def test_a_server_without_hope_ends_in_time_and_a_signal_hurries_it() -> None:
+    asked = Asked()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch_signals, asked.ending)
+        asked.ending.give_up()
+        assert asked.begun == 1
+        assert asked.ending.hopeless.is_set()
+        assert asked.ending.drain_asked.is_set()
+        signal.raise_signal(signal.SIGTERM)
+        with trio.fail_after(5):
+            await asked.ending.hurry.wait()
+
+
+def test_hope_that_is_lost_after_a_signal_is_no_reason_for_the_end() -> None:
+    asked = Asked()
+    asked.ending.begin("SIGTERM")
+    asked.ending.give_up()
+    assert not asked.ending.hopeless.is_set()
+    assert asked.begun == 1
+    assert asked.log.errors == []
 
 
 def test_who_lets_them_through_has_none_of_them_blocked() -> None:
