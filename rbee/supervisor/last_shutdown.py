@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+import trio
 
 from rbee.logs import Log
 from rbee.supervisor.views import ShutdownView
+from rbee.threads import thread_refusals
 
 FILE: Final = "last_shutdown.json"
 FILE_BYTES_MAX: Final = 4096
+WRITE_S_MAX: Final = 1.0  # for a disk that hangs
 
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,16 +65,27 @@ class Stopwatch:
         )
 
 
-def leave(view: ShutdownView, state_dir: Path, log: Log) -> None:
-    """Leave it for the next server. A disk that does not take it costs nothing else."""
+async def leave(view: ShutdownView, state_dir: Path, log: Log) -> None:
+    """Leave it for the next server. A disk that does not take it costs `WRITE_S_MAX` at most."""
+    problem = f"not within {WRITE_S_MAX:g} s"
+    with trio.move_on_after(WRITE_S_MAX):
+        try:
+            with thread_refusals():
+                await trio.to_thread.run_sync(_write, view, state_dir, abandon_on_cancel=True)
+        except OSError as error:
+            problem = error.strerror or type(error).__name__
+        else:
+            problem = ""
+    if problem:
+        log.warning("last_shutdown_not_kept", problem=problem)
+
+
+def _write(view: ShutdownView, state_dir: Path) -> None:
     path = state_dir / FILE
     draft = path.with_suffix(".part")
-    try:
-        with open(os.open(draft, _WRITE, 0o600), "wb") as file:  # noqa: PTH123  # flags
-            file.write(msgspec.json.encode(view))
-        draft.rename(path)
-    except OSError as error:
-        log.warning("last_shutdown_not_kept", problem=error.strerror)
+    with open(os.open(draft, _WRITE, 0o600), "wb") as file:  # noqa: PTH123  # flags
+        file.write(msgspec.json.encode(view))
+    draft.rename(path)
 
 
 def take(state_dir: Path, log: Log) -> ShutdownView | None:

@@ -280,7 +280,7 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
         await _run_workers(house, sockets, limits)
         shutdown = house.stopwatch.stopped()
         house.log.info("shutdown_done", **asdict(shutdown))
-        leave(shutdown, _state_dir(house.config), house.log)
+        await leave(shutdown, _state_dir(house.config), house.log)
         ground.cancel_scope.cancel(reason="all workers are gone")
 
 

@@ -1,11 +1,13 @@
 """How a shutdown is measured, and handed to the next server."""
 
+import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+import trio
 
-from rbee.supervisor.last_shutdown import FILE, Stopwatch, leave, take
+from rbee.supervisor.last_shutdown import FILE, WRITE_S_MAX, Stopwatch, leave, take
 from rbee.supervisor.views import ShutdownView
 from tests.supervisor.fakes import NoLog
 
@@ -30,9 +32,9 @@ def test_what_was_killed_before_the_shutdown_is_none_of_its() -> None:
     assert watch.stopped().killed_workers == 0
 
 
-def test_the_next_server_takes_it_and_the_one_after_that_finds_none(tmp_path: Path) -> None:
+async def test_the_next_server_takes_it_and_the_one_after_that_finds_none(tmp_path: Path) -> None:
     log = NoLog()
-    leave(VIEW, tmp_path, log)
+    await leave(VIEW, tmp_path, log)
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
     assert take(tmp_path, log) == VIEW
     assert take(tmp_path, log) is None
@@ -40,10 +42,21 @@ def test_the_next_server_takes_it_and_the_one_after_that_finds_none(tmp_path: Pa
     assert log.events == []
 
 
-def test_a_folder_that_takes_nothing_costs_the_file_only(tmp_path: Path) -> None:
+async def test_a_folder_that_takes_nothing_costs_the_file_only(tmp_path: Path) -> None:
     log = NoLog()
-    leave(VIEW, tmp_path / "none", log)
+    await leave(VIEW, tmp_path / "none", log)
     assert [event for event, _ in log.events] == ["last_shutdown_not_kept"]
+
+
+async def test_a_disk_that_hangs_costs_a_second(tmp_path: Path) -> None:
+    log = NoLog()
+    draft = (tmp_path / FILE).with_suffix(".part")
+    os.mkfifo(draft)  # to open it waits for a reader
+    begun_s = trio.current_time()
+    await leave(VIEW, tmp_path, log)
+    assert trio.current_time() - begun_s < 3 * WRITE_S_MAX
+    assert log.events == [("last_shutdown_not_kept", {"problem": "not within 1 s"})]
+    os.close(os.open(draft, os.O_RDONLY | os.O_NONBLOCK))  # the thread may go
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"drain_s": "long"}', b"x" * 10_000])
@@ -55,12 +68,12 @@ def test_a_file_that_is_none_of_ours_is_told_and_means_nothing(tmp_path: Path, t
     assert not (tmp_path / FILE).exists()
 
 
-def test_a_link_is_not_followed(tmp_path: Path) -> None:
+async def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"{}")
     (tmp_path / FILE).symlink_to(tmp_path / "other")
     log = NoLog()
     assert take(tmp_path, log) is None
     assert not (tmp_path / FILE).is_symlink()
-    leave(VIEW, tmp_path, log)
+    await leave(VIEW, tmp_path, log)
     assert (tmp_path / "other").read_bytes() == b"{}"
     assert take(tmp_path, log) == VIEW
