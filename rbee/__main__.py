@@ -65,15 +65,19 @@ def _run(arguments: Sequence[str]) -> int:
     except ReaderGoneError as error:
         return exit_code_of(error)
     except RbeeError as error:
-        say(f"rbee: {error}")
+        with contextlib.suppress(ReaderGoneError):  # the code says it, too
+            say(f"rbee: {error}")
         return exit_code_of(error)
     except OSError:  # `main` tells it
         raise
     except Exception:  # noqa: BLE001 (shown whole, and it ends the process)
         import traceback
 
-        traceback.print_exc()
-        say("rbee: this is a bug in rbee; please report it with the lines above")
+        with contextlib.suppress(ReaderGoneError):
+            say(
+                f"{traceback.format_exc()}"
+                "rbee: this is a bug in rbee; please report it with the lines above"
+            )
         return ExitCode.SOFTWARE
     return code
 

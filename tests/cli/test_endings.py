@@ -175,6 +175,46 @@ def test_full_disk_is_said(tmp_path: Path) -> None:
     assert done.stderr == b"rbee: cannot write to stdout: No space left on device\n"
 
 
+BUG = """
+import sys, rbee.__main__ as m, rbee.cli.app as a
+def broken(_): raise ZeroDivisionError("so it goes")
+a.run_command = broken
+sys.exit(m.main([]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["-m", "rbee", "serve", "--config", "gone.toml"], ExitCode.CONFIG),
+        (["-m", "rbee", "serve", "--bind", "1.2.3.4:80"], ExitCode.CONFIG),
+        (["-m", "rbee", "no such command"], ExitCode.USAGE),
+        (["-c", BUG], ExitCode.SOFTWARE),
+    ],
+)
+@pytest.mark.parametrize("stderr", ["full", "its reader gone"])
+def test_the_code_is_the_same_where_stderr_takes_nothing(
+    arguments: list[str], code: int, stderr: str, tmp_path: Path
+) -> None:
+    if stderr == "full":
+        descriptor = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, descriptor = os.pipe()
+        os.close(reader)
+    try:
+        done = subprocess.run(
+            [COMMAND[0], *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=descriptor,
+            cwd=tmp_path,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    finally:
+        os.close(descriptor)
+    assert done.returncode == code
+
+
 def test_ctrl_c_ends_a_single_answer_quietly_and_tells_the_server(tmp_path: Path) -> None:
     answers = Answers()
     answers.is_endless = True
@@ -190,14 +230,8 @@ def test_ctrl_c_ends_a_single_answer_quietly_and_tells_the_server(tmp_path: Path
 
 
 def test_bug_shows_its_traceback_and_ends_with_70(tmp_path: Path) -> None:
-    program = (
-        "import sys, rbee.__main__ as m, rbee.cli.app as a\n"
-        "def broken(_): raise ZeroDivisionError('so it goes')\n"
-        "a.run_command = broken\n"
-        "sys.exit(m.main([]))"
-    )
     done = subprocess.run(
-        [COMMAND[0], "-c", program], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        [COMMAND[0], "-c", BUG], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )
     assert done.returncode == ExitCode.SOFTWARE
     assert "ZeroDivisionError: so it goes" in done.stderr
