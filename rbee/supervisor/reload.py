@@ -56,7 +56,9 @@ class Reloader:
         self._asked.set()
 
     async def keep_reloading(self) -> None:
-        """Until cancelled. A reload that has begun is then given up, or wholly in force."""
+        """Until cancelled. A reload that has begun is then given up, or wholly in force; a thread
+        may stay behind that reads from a disk which hangs. It changes nothing.
+        """
         while True:
             await self._asked.wait()
             self._asked = trio.Event()
@@ -66,7 +68,7 @@ class Reloader:
     async def _reload(self) -> None:
         try:
             with thread_refusals():
-                prepared = await trio.to_thread.run_sync(self._prepare)
+                prepared = await trio.to_thread.run_sync(self._prepare, abandon_on_cancel=True)
             changed = tuple(key for key, _ in prepared)
             await self._record.config_reloaded(changed)
         except (ConfigError, AuditError, OSError) as error:

@@ -1,5 +1,6 @@
 """What SIGHUP reads again: all or nothing, recorded before it is done, and not too often."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -49,7 +50,8 @@ class Record:
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of these tests does not wait for threads."""
 
-    async def run_here(function: Callable[[], Any]) -> Any:
+    async def run_here(function: Callable[[], Any], *, abandon_on_cancel: bool) -> Any:
+        assert abandon_on_cancel
         await trio.lowlevel.checkpoint()
         return function()
 
@@ -91,6 +93,23 @@ async def test_what_cannot_be_recorded_is_not_done(autojump_clock: MockClock) ->
     await run_until(reloader, 0.5)
     assert happened == ["a read"]
     assert log.errors == ["config_rejected", "config_rejection_not_recorded"]
+
+
+async def test_a_file_on_a_disk_that_hangs_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()  # a real thread, which hangs
+    thaws = threading.Event()
+    part = Part("a", [])
+    monkeypatch.setattr(part, "prepare", lambda: thaws.wait(10) and None)
+    reloader = Reloader([part], Record([]), RecordingLog())
+    reloader.ask()
+    try:
+        begun_s = trio.current_time()
+        await run_until(reloader, 0.05)
+        assert trio.current_time() - begun_s < 5
+    finally:
+        thaws.set()
 
 
 async def test_a_storm_is_one_reload_at_once_and_one_each_second(autojump_clock: MockClock) -> None:

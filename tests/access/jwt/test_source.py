@@ -3,11 +3,13 @@
 import http.server
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from rbee.supervisor.access.jwt import source
 from rbee.supervisor.access.jwt.addresses import may_be_asked, parse_networks
@@ -158,6 +160,27 @@ async def test_an_answer_that_does_not_come_is_given_up(
         await url_source(site).read()
 
 
+async def test_certificates_on_a_disk_that_hangs_hold_one_thread_and_nobody_who_waits(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thaws, hung = threading.Event(), []
+
+    def hang(ca_file: str) -> None:
+        hung.append(ca_file)
+        thaws.wait(10)
+
+    monkeypatch.setattr(source, "FETCH_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(source, "_trust", hang)
+    asked = url_source(site)
+    try:
+        for _ in range(2):
+            with pytest.raises(KeySetError, match=r"no answer within 0\.1 s"):
+                await asked.read()
+        assert len(hung) == 1
+    finally:
+        thaws.set()
+
+
 async def test_a_proxy_of_the_environment_is_not_used(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +206,21 @@ async def test_keys_come_from_a_file_also_through_a_link(tmp_path: Path) -> None
     link = tmp_path / "link"
     link.symlink_to(path)
     assert await FileSource(link).read() == key_set()
+
+
+async def test_a_file_on_a_disk_that_hangs_holds_nobody_who_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thaws = threading.Event()
+    monkeypatch.setattr(source, "read_key_file", lambda _path: thaws.wait(10))
+    try:
+        begun_s = trio.current_time()
+        with trio.move_on_after(0.05) as ending:
+            await FileSource(tmp_path / "keys.json").read()
+        assert ending.cancelled_caught
+        assert trio.current_time() - begun_s < 5
+    finally:
+        thaws.set()
 
 
 @pytest.mark.parametrize("mode", [0o664, 0o646, 0o622])

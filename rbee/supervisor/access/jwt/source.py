@@ -66,7 +66,9 @@ class FileSource:
     async def read(self) -> bytes:
         try:
             with thread_refusals():
-                return await trio.to_thread.run_sync(read_key_file, self._path)
+                return await trio.to_thread.run_sync(
+                    read_key_file, self._path, abandon_on_cancel=True
+                )
         except OSError as error:
             raise KeySetError(f"it cannot be read: {error.strerror}") from error
 
@@ -83,6 +85,8 @@ class UrlSource:
         self._target = config.jwks_url.removeprefix(f"https://{parts.netloc}") or "/"
         self._ca_file = config.jwks_ca_file or None
         self._allowed: tuple[Network, ...] = parse_networks(config.jwks_networks)
+        # A disk that hangs holds one thread, not one more with each try.
+        self._one_reader = trio.CapacityLimiter(1)
 
     async def read(self) -> bytes:
         problem: Exception | None = None
@@ -116,7 +120,9 @@ class UrlSource:
 
     async def _ask(self, address: str) -> bytes:
         # The certificates are read each time: who vouches for the address may change.
-        trust = await trio.to_thread.run_sync(_trust, self._ca_file)
+        trust = await trio.to_thread.run_sync(
+            _trust, self._ca_file, limiter=self._one_reader, abandon_on_cancel=True
+        )
         socket_stream = await trio.open_tcp_stream(address, self._port)
         async with trio.SSLStream(
             socket_stream, trust, server_hostname=self._host, https_compatible=True
