@@ -1,5 +1,6 @@
 """One connection of the local face, in this process: what an app and a client do to each other."""
 
+import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -9,13 +10,16 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.local_wire import Head, Part, Request
+from rbee.config import ServerConfig
+from rbee.local_wire import End, Head, Part, Request
+from rbee.supervisor.api.app import make_face
 from rbee.supervisor.http_server import HttpLimits
 from rbee.supervisor.local.connection import Connection, Shared
 from rbee.supervisor.local.exchange import as_bytes
 from rbee.supervisor.local.zmtp import GREETING
 from rbee.supervisor.local.zmtp import READY as SERVERS_READY
-from tests.api.face import LogLines
+from tests.api.face import CHAT, FakeOperations, LogLines
+from tests.api.fake_generator import FakeGenerator
 from tests.local.raw import HELLO, request
 
 PING = b"\x04\x17\x04PING\0\0" + b"context of a ping"[:16]
@@ -147,3 +151,22 @@ async def test_nothing_that_was_received_outlives_the_connection(begun: bool) ->
         await ended.wait()
         assert not connection._zmtp.is_in_message
         assert connection._next is None
+
+
+async def test_a_stream_that_is_broken_off_is_not_told_to_be_whole() -> None:
+    generator = FakeGenerator()
+    face = make_face(generator, FakeOperations(), ServerConfig(), LogLines())
+    asking = request(
+        Request("POST", "/v1/chat/completions"), json.dumps({**CHAT, "stream": True}).encode()
+    )
+    async with served(face.app) as (_, client, ended):
+        client.send(HELLO + asking)
+        [asked] = await generator.wait_asked()
+        asked.push("1 ")
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        client.shutdown(socket.SHUT_WR)
+        await ended.wait()
+        told = received(client)
+    assert asked.cancelled == "client_gone"
+    assert b'"1 "' in told
+    assert not told.endswith(as_bytes(End()))

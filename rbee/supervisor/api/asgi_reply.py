@@ -5,6 +5,8 @@ Rule 1: what a `Generation` tells is kept, or goes to the socket at once where t
         for what is between.
 Rule 2: what cannot leave yet is bounded. Over the bound the stream is broken as "slow_client":
         what was kept and what still comes is dropped, but for the words that end it.
+Rule 3: of an answer that was broken off the server hears no end, so that it breaks it off, too:
+        its client must not take it for a whole one.
 """
 
 from collections.abc import Callable
@@ -60,6 +62,7 @@ class AsgiReply:
         self._kept: list[bytes] = []
         self._kept_bytes = 0
         self._is_broken = False
+        self._is_complete = False  # the generation has told its end, and not to the wind
         self._begun = trio.Event()  # by whatever word
         self._ended = trio.Event()
         self._news = trio.Event()
@@ -85,6 +88,7 @@ class AsgiReply:
 
     def end(self, last_words: bytes) -> None:
         self._begun.set()
+        self._is_complete = not self._ended.is_set()
         self._ended.set()
         if self._writer is not None:
             self._writer.write_nowait(last_words)
@@ -101,7 +105,7 @@ class AsgiReply:
     # --- for the request's task
 
     async def carry(self, scope: Scope, send: Send) -> None:
-        """Send the answer, as it comes.
+        """Send the answer, as it comes; of one that is broken off no end.
 
         Raises:
           RequestError: there is none; nothing was sent.
@@ -121,6 +125,8 @@ class AsgiReply:
             self._attach(writer)
             await self._ended.wait()
             await writer.drain()
+            if not self._is_complete:
+                return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _attach(self, writer: DirectWriter) -> None:
