@@ -4,30 +4,23 @@ Rule 1: nothing here waits. The loop says what the socket is ready for and when 
         pool says, through the running `Generation`, what there is to tell.
 Rule 2: no further request is read before an answer has left for the kernel; of a stream, only
         so much may be waiting to.
-Rule 3: each request that has come in departs past the guard exactly once.
-Rule 4: what is answered from the supervisor's own state is answered at once. What asks for tokens
+Rule 3: what is answered from the supervisor's own state is answered at once. What asks for tokens
         costs ten times as much, so it waits until all that has come in was looked at.
 """
 
-import contextlib
 import socket
 from typing import Final
 
 import trio
 
-from rbee.errors import RequestError
-from rbee.supervisor.access.access import Pending
-from rbee.supervisor.access.rights import check_right
 from rbee.supervisor.access.verifier import VERIFICATION_TIMEOUT_S
 from rbee.supervisor.api.generation import Generation
-from rbee.supervisor.api.request_body import body_timeout, check_body_headers
-from rbee.supervisor.api.visit import Visit, read_headers
 from rbee.supervisor.lane.carrier import Carrier
 from rbee.supervisor.lane.client_socket import ClientSocket
 from rbee.supervisor.lane.head import Head
 from rbee.supervisor.lane.held import Held
 from rbee.supervisor.lane.machine import HandOver, Machine, Refused, Request
-from rbee.supervisor.lane.replier import BUG, Replier
+from rbee.supervisor.lane.respondent import Respondent
 from rbee.supervisor.lane.state import (
     AT_WORK,
     RECEIVING,
@@ -41,7 +34,7 @@ from rbee.supervisor.lane.state import (
 _REQUESTS_PER_TURN: Final = 16
 
 
-class Connection(Replier):
+class Connection(Respondent):
     """A client's connection. The `Reply` of the generation that it answers with.
 
     Args:
@@ -49,8 +42,7 @@ class Connection(Replier):
     """
 
     __slots__ = (
-        "_carrier", "_generation", "_has_more", "_held", "_state", "_wait_due_s",
-        "peer", "sock", "tick",
+        "_carrier", "_has_more", "_held", "_state", "_wait_due_s", "peer", "sock", "tick",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +56,7 @@ class Connection(Replier):
             shared,
             Machine(shared.limits, shared.hot.has, shared.body_bytes_max, shared.date),
             ClientSocket(sock, shared.limits.send_deadline_s),
+            peer[0] if peer else "",
         )
         self.sock = sock
         self.peer = peer
@@ -72,7 +65,6 @@ class Connection(Replier):
         self._state = State.HEAD
         self._wait_due_s = trio.current_time() + shared.limits.headers_timeout_s
         self._has_more = False  # received, and to be looked at in the next turn
-        self._generation: Generation | None = None
         self._held: Held | None = None
 
     @property
@@ -238,35 +230,10 @@ class Connection(Replier):
         self._visit = self._arrive(head)
         self._respond(head, body, None)
 
-    def _arrive(self, head: Head) -> Visit:
-        address = self.peer[0] if self.peer else ""
-        return self._shared.guard.arrive(head.method, read_headers(head.headers), address)
-
     def _resume(self, held: Held) -> None:
         """It has its turn; or it is known now who makes it, or will not be found out."""
         self._held = None
         self._respond(held.head, held.body, held.pending)
-
-    def _respond(self, head: Head, body: bytes | None, verified: Pending | None) -> None:
-        guard, visit = self._shared.guard, self._visit
-        assert visit is not None
-        try:
-            if verified is not None:
-                guard.conclude(visit, verified)
-            elif (pending := guard.admit(visit, head.path)) is not None:
-                self._hold(Held(head, body, pending))
-                return
-            check_right(visit.principal, head.method, head.path)
-            if head.method == "GET":
-                self._get(head.path, visit)
-            else:
-                self._generate(head.path, visit, body)
-        except RequestError as error:
-            self._answer(guard.refuse(visit, error))
-        except Exception as bug:  # noqa: BLE001  # it ends this request, and no other
-            if self._generation is not None:
-                self._generation.abandon(BUG)
-            self._answer(guard.note_bug(visit, bug))
 
     def _hold(self, held: Held) -> None:
         """Have a request wait. Nothing else of this client is looked at."""
@@ -283,19 +250,8 @@ class Connection(Replier):
         if self._held is not None:
             self._carrier.call_soon(self)
 
-    def _get(self, path: str, visit: Visit) -> None:
-        hot = self._shared.hot.gets[path]
-        visit.route, visit.is_quiet = path, hot.is_quiet
-        self._answer(hot.answer(visit))
-
-    def _generate(self, path: str, visit: Visit, body: bytes | None) -> None:
-        route = self._shared.hot.posts[path]
-        visit.route = path
-        limits = route.limits(visit)
-        check_body_headers(visit)
-        if body is None:
-            raise body_timeout(self._shared.body_timeout_s)
-        generation = self._generation = route.open(route.read(body), limits, visit, self)
+    def _run(self, generation: Generation) -> None:
+        self._generation = generation
         self._state = State.ANSWERING
         now_s = trio.current_time()
         generation.start(now_s)  # which may have told its end when it returns
@@ -314,14 +270,6 @@ class Connection(Replier):
             self._wait_due_s = generation.next_check_s(now_s)
             self._carrier.watch(self)
 
-    def _note_broken_off(self) -> None:
-        """The connection ends in the middle of a body: the request departs unanswered."""
-        head, guard = self._machine.give_up_body(), self._shared.guard
-        self._visit = self._arrive(head)
-        with contextlib.suppress(RequestError):
-            guard.admit(self._visit, head.path)
-        self._visit.route = head.path
-
     def _complete(self) -> None:
         """The answer is complete, as far as we are concerned."""
         self._depart()
@@ -339,11 +287,6 @@ class Connection(Replier):
         self._state = State.IDLE
         self._wait_due_s = self._due_s_of(State.IDLE)
         self._carrier.watch(self)
-
-    def _depart(self) -> None:
-        visit, self._visit, self._generation = self._visit, None, None
-        if visit is not None:
-            self._shared.guard.depart(visit)
 
     def _note_receiving(self) -> None:
         """Something of a request may have come. It is idle only after an answer: see `_rest`."""
