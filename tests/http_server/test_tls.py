@@ -205,6 +205,23 @@ async def test_a_large_body_arrives_whole_in_records_of_any_size(
     assert received.partition(b"\r\n\r\n")[2] == body
 
 
+async def test_much_that_is_sent_ahead_is_answered_in_its_turn(
+    nursery: trio.Nursery, pair: Pair
+) -> None:
+    async def slow_echo(scope: Any, receive: Any, send: Any) -> None:
+        await trio.sleep(MOMENT_S)
+        await echo(scope, receive, send)
+
+    server = await start_tls(nursery, pair, slow_echo)
+    head = b"POST / HTTP/1.1\r\nHost: rbee\r\nContent-Length: 200000\r\n%b\r\n"
+    last = head % b"Connection: close\r\n" + b"b" * 200_000
+    async with connect(server, pair) as stream:
+        answers = await ask(stream, head % b"" + b"a" * 200_000 + last)
+    assert answers.count(b"HTTP/1.1 200 ") == 2
+    assert answers.count(b"a" * 200_000) == answers.count(b"b" * 200_000) == 1
+    assert server.log.errors == []
+
+
 async def test_whoever_reads_nothing_of_a_stream_is_given_up(
     nursery: trio.Nursery, pair: Pair
 ) -> None:

@@ -1,6 +1,7 @@
 """One connection from accept to close. Takes the place of hypercorn's `TCPServer`.
 
-Rule 1: one task reads. It never waits for a client while an app could be told of its going.
+Rule 1: one task reads. It never waits for a client while an app could be told of its going. What
+        comes ahead of an answer is read within a bound, and then left to the kernel.
 Rule 2: the app of each request runs in a task of this connection, and ends with it.
 Rule 3: every wait for a client has a limit: for a head, between requests, for a client that
         does not read (`outbox`), for one that goes on talking after our last word. While a
@@ -21,6 +22,7 @@ from rbee.supervisor.http_server.bulkhead import Bulkhead
 from rbee.supervisor.http_server.inbox import Inbox
 from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter, Outbox
 from rbee.supervisor.http_server.protocol import Http1Protocol, Put, Send, Surroundings
+from rbee.supervisor.http_server.sockets import wait_hung_up
 
 DIRECT: Final = "rbee.direct"  # the ASGI scope extension that holds the direct writer
 
@@ -60,6 +62,7 @@ class Connection:
         limits = surroundings.limits
         self.peer = f"{peer[0]}:{peer[1]}" if peer else "unix"
         self.writer: DirectWriter | None = None
+        self.has_hung_up = False
         self.outbox = Outbox(sock, limits.send_deadline_s, self._start_flush, self._give_up)
         self._socket = sock
         self._limits = limits
@@ -131,20 +134,24 @@ class Connection:
 
     async def _read(self) -> None:
         if self._received:
-            if not self._protocol.receive(self._received):
-                return
+            self._protocol.receive(self._received)
             self._received = b""
             await self._protocol.proceed()
         while not self._is_ending:
             with trio.CancelScope(deadline=self._deadline) as self._waiting:
+                if self._protocol.is_full:
+                    await wait_hung_up(self._socket)
+                    return
                 await trio.lowlevel.wait_readable(self._socket)
             is_late = self._waiting.cancelled_caught and trio.current_time() >= self._deadline
             data = self._receive_nowait()
             if data is None:
                 if is_late:  # and not only we: what had come in time was answered
                     return
-            elif not data or not self._protocol.receive(data):
+            elif not data:
                 return
+            else:
+                self._protocol.receive(data)
             await self._protocol.proceed()
             self._notice_head()
 
@@ -178,7 +185,8 @@ class Connection:
     async def _see_off(self) -> None:
         """Close so that the client can read our last word, even while it is still talking."""
         await self.outbox.wait_flushed()
-        if self.outbox.broken is None and not self._protocol.has_whole_request:
+        is_talking = not self._protocol.has_whole_request or self._protocol.has_unread
+        if self.outbox.broken is None and is_talking:
             await self._linger()
         self._close()
 
@@ -196,6 +204,7 @@ class Connection:
 
     def _hang_up(self, reason: BrokenReason) -> None:
         """Tell the app that its client is gone."""
+        self.has_hung_up = True
         if self._inbox is not None:
             self._inbox.hang_up()
         if self.writer is not None:

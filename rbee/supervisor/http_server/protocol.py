@@ -41,7 +41,8 @@ from rbee.supervisor.http_server.guard import Refusal, error_answer, find_fault
 from rbee.supervisor.http_server.limits import HttpLimits
 from rbee.supervisor.http_server.outbox import DirectWriter, Outbox
 
-# Requests that a client sends on while one is being answered. Over this it is cut off.
+# Requests that a client sends on while one is being answered. Over this the rest stays in the
+# kernel, which makes the client wait.
 PIPELINED_BYTES_MAX: Final = 64 * 1024
 
 _CLOSE: Final = (b"connection", b"close")
@@ -70,6 +71,11 @@ class Carrier(Protocol):
 
     outbox: Outbox
     writer: DirectWriter | None
+
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the client is gone, and the app was told so."""
+        ...
 
     async def spawn_app(self, app: AppWrapper, config: Config, scope: Scope, send: Send) -> Put:
         """Run the app for one request."""
@@ -138,13 +144,16 @@ class Http1Protocol(H11Protocol):
     def has_whole_request(self) -> bool:
         return self.connection.their_state in (h11.DONE, h11.MUST_CLOSE)
 
-    def receive(self, data: bytes) -> bool:
-        """Take what was read. False: more than anybody may send ahead."""
-        if self.has_last_request:
-            return True  # nobody will read it
-        self.connection.receive_data(data)
-        is_expected = self.connection.their_state in (h11.IDLE, h11.SEND_BODY)
-        return is_expected or len(self.connection.trailing_data[0]) <= PIPELINED_BYTES_MAX
+    @property
+    def is_full(self) -> bool:
+        """Whether no more may be received before an answer is complete."""
+        is_whole = self.connection.their_state is h11.DONE
+        return is_whole and len(self.connection.trailing_data[0]) > PIPELINED_BYTES_MAX
+
+    def receive(self, data: bytes) -> None:
+        """Take what was read. Behind a last request nobody will read it."""
+        if not self.has_last_request:
+            self.connection.receive_data(data)
 
     async def proceed(self) -> None:
         """Act on what was received, as far as it goes."""
@@ -235,7 +244,7 @@ class Http1Protocol(H11Protocol):
 
     def abandon(self) -> None:
         """The app ended without a whole answer: say so, or break the answer off visibly."""
-        if not self._has_begun():
+        if not (self._has_begun() or self._carrier.has_hung_up):
             self._outbox.forget_held()
             message = "the server failed to answer; its log has the reason"
             self._outbox.push(error_answer(500, ErrorCode.INTERNAL_ERROR, message))

@@ -74,9 +74,14 @@ class Connection(Respondent):
     @property
     def wants_to_read(self) -> bool:
         """Not while there is more to do already, but to hear whether a generation's client goes."""
-        if self._has_more:
+        if self._has_more or self.is_held_back:
             return False
         return not self._client.parked_bytes or self._state is State.ANSWERING
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether what the client says is left unread, but for its going, until its answer ends."""
+        return self._machine.is_full
 
     @property
     def wants_to_write(self) -> bool:
@@ -103,6 +108,15 @@ class Connection(Respondent):
         elif data is not None and self._state is not State.LEAVING:
             self._machine.receive(data)
             self.proceed()
+            if self.is_held_back:
+                self._carrier.watch(self)
+
+    def hung_up(self) -> None:
+        """The client has ended its side, maybe behind more than is read now."""
+        if self.is_held_back:
+            self.abort("client_gone")
+        else:
+            self.readable()
 
     def writable(self) -> None:
         """The kernel takes more."""
@@ -317,9 +331,6 @@ class Connection(Respondent):
 
     def _refuse(self, status: int, answer: bytes) -> None:
         self._shared.log.debug("request_refused", peer=self.peer_name, status=status)
-        if not answer:  # another answer is under way: break it off
-            self.abort("client_gone")
-            return
         self._send(answer)
         if self._state is not State.GONE:
             self._leave()

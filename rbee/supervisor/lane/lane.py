@@ -43,6 +43,7 @@ _ACCEPT_RETRY_S: Final = 0.1  # after the system had no descriptor or memory for
 
 _READ: Final = select.EPOLLIN
 _WRITE: Final = select.EPOLLOUT
+_HANG_UP: Final = select.EPOLLRDHUP
 
 
 _Act = Callable[[Connection], None]
@@ -122,6 +123,7 @@ class Lane:
         if fd not in self._masks:
             return  # closed, or handed over
         mask = _READ if connection.wants_to_read else 0
+        mask |= _HANG_UP if connection.is_held_back else 0
         mask |= _WRITE if connection.wants_to_write else 0
         if mask != self._masks[fd]:
             self._masks[fd] = mask
@@ -194,7 +196,9 @@ class Lane:
             if connection is not None:
                 if mask & _WRITE:
                     work.append((connection, Connection.writable))
-                if mask & ~_WRITE:  # also where something is wrong: reading says what
+                if mask & _HANG_UP:
+                    work.append((connection, Connection.hung_up))
+                elif mask & ~_WRITE:  # also where something is wrong: reading says what
                     work.append((connection, Connection.readable))
             elif fd in self._listeners:
                 self._accept(self._listeners[fd], _ACCEPTS_PER_LOOK)

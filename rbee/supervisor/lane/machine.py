@@ -3,8 +3,8 @@
 Rule 1: no socket, clock or task is known here.
 Rule 2: what is refused is what the HTTP server refuses, and in its words. What is allowed but
         unusual is handed over, with all its bytes, at the end of its head.
-Rule 3: one request at a time. What a client sends ahead waits, within a bound, until the answer
-        before it is complete.
+Rule 3: one request at a time. What a client sends ahead waits until the answer before it is
+        complete; over a bound nothing more is to be read until then.
 """
 
 import enum
@@ -42,7 +42,7 @@ class Refused:
     """Send the answer, then end the connection. The machine is finished."""
 
     status: int
-    answer: bytes  # empty: another answer is under way, so end the connection without a word
+    answer: bytes
 
 
 Event = Request | HandOver | Refused
@@ -110,6 +110,12 @@ class Machine:
         """Whether the rest of a request's body is waited for."""
         return self._phase is _Phase.BODY
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more may be received before an answer is complete."""
+        is_answering = self._phase is _Phase.WHOLE or self._phase is _Phase.STREAM
+        return is_answering and len(self._received) > PIPELINED_BYTES_MAX
+
     def close_after(self) -> None:
         """The next answer is the last one, and says so.
 
@@ -131,9 +137,7 @@ class Machine:
                 return self._read_head() if self._received else None
             case _Phase.BODY:
                 return self._read_body()
-            case _Phase.WHOLE | _Phase.STREAM:
-                return self._bound_pipelined()
-            case _Phase.OVER:
+            case _Phase.WHOLE | _Phase.STREAM | _Phase.OVER:
                 return None
 
     def give_up_body(self) -> Head:
@@ -210,12 +214,6 @@ class Machine:
         self._phase = _Phase.WHOLE
         assert self._head is not None
         return Request(self._head, body)
-
-    def _bound_pipelined(self) -> Refused | None:
-        if len(self._received) <= PIPELINED_BYTES_MAX:
-            return None
-        self._end()
-        return Refused(400, b"")
 
     def _hand_over(self) -> HandOver:
         received = bytes(self._received)
