@@ -1,15 +1,20 @@
 """How answers end that their clients do not wait for, on the lane and without it."""
 
 import functools
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from tests.api.served import LIVE, Serving, chat, serve_face
-from tests.http_server.harness import AT_ONCE_S
+from rbee.config import ServerConfig
+from tests.api.fake_generator import Asked
+from tests.api.served import LIVE, Served, Serving, chat, serve_face
+from tests.http_server.harness import AT_ONCE_S, MOMENT_S
 
 LAST_CHUNK = b"0\r\n\r\n"
+MUCH = 3_000_000  # more than the kernel takes from one who sends
+AMPLE = ServerConfig(parked_bytes_max=10 * MUCH)
 
 
 @pytest.fixture(params=[True, False], ids=["lane", "without the lane"])
@@ -92,3 +97,58 @@ async def test_a_last_answer_arrives_whatever_was_sent_ahead_behind_it(serving: 
         answer = await client.read_answer()
         assert (answer.status, answer.headers["connection"]) == (200, "close")
         assert b"x" * 500_000 in answer.body
+
+
+async def wait_done(served: Served) -> dict[str, Any]:
+    with trio.fail_after(MOMENT_S + 2 * AT_ONCE_S):
+        while not (lines := served.log.of("request_done")):
+            await trio.sleep(0.01)
+    [line] = lines
+    return line
+
+
+def say_much(asked: Asked) -> None:
+    asked.push("x" * MUCH)
+    asked.push("", finish="stop")
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_an_answer_that_its_client_does_not_take_is_no_good_one(
+    serving: Serving, stream: bool, version: bytes
+) -> None:
+    async with (
+        serving(
+            say_much, config=AMPLE, parked_bytes_max=10 * MUCH, send_deadline_s=MOMENT_S
+        ) as served,
+        await served.connect(receive_bytes=4096) as client,
+    ):
+        await client.send(chat(stream=stream, version=version))
+        line = await wait_done(served)
+        assert (line["outcome"], line["status"]) == ("slow_client", 200)
+    assert served.errors == []
+
+
+@pytest.mark.parametrize("way", ["reads it", "ends its side", "resets"])
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_an_answer_is_good_once_the_client_has_all_of_it(
+    serving: Serving, stream: bool, way: str
+) -> None:
+    async with (
+        serving(say_much, config=AMPLE, parked_bytes_max=10 * MUCH) as served,
+        await served.connect(receive_bytes=4096) as client,
+    ):
+        await client.send(chat(stream=stream))
+        await client.read_head()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert served.log.of("request_done") == []
+        match way:
+            case "resets":
+                await client.reset()
+            case "ends its side":
+                await client.stream.send_eof()
+        if way != "resets":
+            await client.read_until(b"[DONE]\n\n\r\n0\r\n\r\n" if stream else b"}}")
+        line = await wait_done(served)
+        assert line["outcome"] == ("client_gone" if way == "resets" else "ok")
+    assert served.errors == []

@@ -80,6 +80,7 @@ async def test_a_client_that_does_not_take_its_answer_is_given_up() -> None:
         await served.generator.wait_asked()
         await wait_open(served, 0, LATE_S)
         assert len(await client.read_all()) < MUCH
+    assert [each["outcome"] for each in served.log.of("request_done")] == ["slow_client"]
 
 
 async def test_a_slow_reader_of_a_stream_is_cut_at_its_bound_and_its_generation_cancelled() -> None:

@@ -34,9 +34,12 @@ async def run(connection: Connection, ended: trio.Event) -> None:
 
 
 @asynccontextmanager
-async def served(app: App) -> AsyncIterator[tuple[Connection, socket.socket, trio.Event]]:
+async def served(
+    app: App, send_deadline_s: float = 60
+) -> AsyncIterator[tuple[Connection, socket.socket, trio.Event]]:
     """A connection, the client's end of it, and what is set when it has ended."""
-    shared = Shared(app, HttpLimits(send_deadline_s=60), BODY_BYTES_MAX, BODY_TIMEOUT_S, LogLines())
+    limits = HttpLimits(send_deadline_s=send_deadline_s)
+    shared = Shared(app, limits, BODY_BYTES_MAX, BODY_TIMEOUT_S, LogLines())
     ours, clients = socket.socketpair(socket.AF_UNIX)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     for each in ours, clients:
@@ -170,3 +173,16 @@ async def test_a_stream_that_is_broken_off_is_not_told_to_be_whole() -> None:
     assert asked.cancelled == "client_gone"
     assert b'"1 "' in told
     assert not told.endswith(as_bytes(End()))
+
+
+async def test_an_answer_that_is_not_taken_is_no_good_one() -> None:
+    generator, log = FakeGenerator(), LogLines()
+    face = make_face(generator, FakeOperations(), ServerConfig(), log)
+    asking = request(Request("POST", "/v1/chat/completions"), json.dumps(CHAT).encode())
+    async with served(face.app, send_deadline_s=0.1) as (_, client, ended):
+        client.send(HELLO + asking)
+        [asked] = await generator.wait_asked()
+        asked.push("x" * 1_000_000, finish="stop")
+        await ended.wait()
+    [line] = log.of("request_done")
+    assert (line["outcome"], line["status"], line["face"]) == ("slow_client", 200, "local")

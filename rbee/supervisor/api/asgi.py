@@ -3,7 +3,7 @@
 Rule: whatever a route raises is answered here, and ends nothing but its request.
 """
 
-from typing import Final
+from typing import Final, Protocol, cast
 
 import trio
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +17,27 @@ from rbee.supervisor.api.visit import ClientGoneError, Visit, put_visit, read_he
 
 # The extension by which a server says which face it is, for the log; none: HTTP.
 FACE: Final = "rbee.face"
+
+# The extension by which a server says whether what it is given reaches the client.
+DELIVERY: Final = "rbee.delivery"
+
+_OUTCOMES: Final = {"slow_client": "slow_client", "disconnected": "client_gone"}
+
+
+class Delivery(Protocol):
+    """How it stands with what a client is sent."""
+
+    @property
+    def broken(self) -> str | None:
+        """Why nothing reaches the client any more; None while all is well."""
+        ...
+
+
+def loss_of(scope: Scope) -> str:
+    """The outcome of a request whose answer gets lost; "" as long as it arrives."""
+    delivery = cast(Delivery | None, (scope.get("extensions") or {}).get(DELIVERY))
+    reason = delivery.broken if delivery is not None else None
+    return _OUTCOMES[reason] if reason is not None else ""
 
 
 class AsgiFace:
@@ -47,7 +68,7 @@ class AsgiFace:
         if face := (scope.get("extensions") or {}).get(FACE):
             visit.facts["face"] = face
         put_visit(scope, visit)
-        door = _Door(send, guard, visit)
+        door = _Door(scope, send, guard, visit)
         try:
             pending = guard.admit(visit, scope["path"])
             if pending is not None:
@@ -85,7 +106,8 @@ async def _wait_done(pending: Pending) -> None:
 class _Door:
     """Every answer leaves through here."""
 
-    def __init__(self, send: Send, guard: Guard, visit: Visit) -> None:
+    def __init__(self, scope: Scope, send: Send, guard: Guard, visit: Visit) -> None:
+        self._scope = scope
         self._send = send
         self._guard = guard
         self._visit = visit
@@ -97,7 +119,9 @@ class _Door:
             message = {**message, "headers": headers}
         elif self._visit.method == "HEAD" and message["type"] == "http.response.body":
             message = {**message, "body": b""}
-        await self._send(message)
+        await self._send(message)  # and wait until the kernel has it, or nobody takes it
+        if outcome := loss_of(self._scope):
+            self._visit.note_outcome(outcome)
 
 
 async def receive_part(receive: Receive) -> Message:

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError, model_not_found
 from rbee.ids import new_answer_id
+from rbee.supervisor.api.asgi import loss_of
 from rbee.supervisor.api.asgi_reply import AsgiReply
 from rbee.supervisor.api.audited import record_start
 from rbee.supervisor.api.chat_body import read_chat
@@ -145,7 +146,7 @@ async def _answer(
     generation.start(trio.current_time())
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_client, generation, receive, nursery.cancel_scope)
+            nursery.start_soon(_watch_client, generation, scope, receive, nursery.cancel_scope)
             nursery.start_soon(_watch_time, generation)
             try:
                 await reply.carry(scope, send)
@@ -158,11 +159,14 @@ async def _answer(
         raise refusal
 
 
-async def _watch_client(generation: Generation, receive: Receive, answer: trio.CancelScope) -> None:
+async def _watch_client(
+    generation: Generation, scope: Scope, receive: Receive, answer: trio.CancelScope
+) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    generation.abandon("client_gone")
-    answer.cancel(reason="the client has gone")
+    if not generation.is_over:  # else its answer is on its way, and the door sees how that ends
+        generation.abandon(loss_of(scope) or "client_gone")
+        answer.cancel(reason="the client has gone")
 
 
 async def _watch_time(generation: Generation) -> None:

@@ -24,7 +24,9 @@ from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter, Outbo
 from rbee.supervisor.http_server.protocol import Http1Protocol, Put, Send, Surroundings
 from rbee.supervisor.http_server.sockets import wait_hung_up
 
-DIRECT: Final = "rbee.direct"  # the ASGI scope extension that holds the direct writer
+# Extensions of the ASGI scope: the direct writer, and the outbox, for whether answers arrive.
+DIRECT: Final = "rbee.direct"
+DELIVERY: Final = "rbee.delivery"
 
 _READ_BYTES: Final = 64 * 1024
 
@@ -105,6 +107,7 @@ class Connection:
         self._phase = _Phase.REQUEST
         self._set_deadline(math.inf)
         self._inbox = Inbox(self._limits.unread_bytes_max)
+        scope["extensions"][DELIVERY] = self.outbox  # type: ignore[assignment]
         if scope["http_version"] == "1.1" and scope["method"] != "HEAD":
             self.writer = DirectWriter(self.outbox, self._limits.parked_bytes_max, self._log)
             scope["extensions"][DIRECT] = self.writer  # type: ignore[assignment]

@@ -128,9 +128,11 @@ class Connection(Respondent):
         elif self._client.parked_bytes or self._state is State.ANSWERING:
             self._carrier.watch(self)
         elif self._state is State.LEAVING:
+            self._depart()
             self._see_off()
             self._carrier.watch(self)
         else:
+            self._depart()
             self._rest()
             self.proceed()
 
@@ -285,8 +287,10 @@ class Connection(Respondent):
             self._carrier.watch(self)
 
     def _complete(self) -> None:
-        """The answer is complete, as far as we are concerned."""
-        self._depart()
+        """The answer is complete, as far as we are concerned; it may still be parked."""
+        self._generation = None
+        if not self._client.parked_bytes:
+            self._depart()
         if self._state is State.GONE:
             return
         if not self._machine.can_go_on:

@@ -1,6 +1,7 @@
 """How a connection of the lane comes by an answer: past the guard to the route, as any request.
 
-Rule: each request that has come in departs past the guard exactly once.
+Rule: each request that has come in departs past the guard exactly once, and not before the kernel
+      has its answer, or nobody takes it.
 """
 
 import contextlib

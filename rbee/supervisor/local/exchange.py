@@ -10,7 +10,7 @@ import trio
 from starlette.types import Message, Scope
 
 from rbee.local_wire import End, FromServer, Head, Part, Request, encode_answer
-from rbee.supervisor.api.asgi import FACE
+from rbee.supervisor.api.asgi import DELIVERY, FACE
 from rbee.supervisor.api.asgi_reply import DIRECT
 from rbee.supervisor.http_server import BrokenReason, DirectWriter, Outbox
 from rbee.supervisor.local.zmtp import write_message
@@ -49,7 +49,7 @@ class Exchange:
         self._gone = trio.Event()
         self.is_whole = False
         self.scope: Final = _scope(request, body_bytes)
-        self.scope["extensions"][DIRECT] = self._writer
+        self.scope["extensions"] |= {DIRECT: self._writer, DELIVERY: outbox}
 
     def hang_up(self, reason: BrokenReason) -> None:
         """The client is gone, or given up: tell the app."""
