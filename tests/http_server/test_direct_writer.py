@@ -151,6 +151,7 @@ async def test_a_client_over_the_bound_is_a_slow_client_and_is_cut(nursery: trio
             writer.write_nowait(PART)
             written += len(PART)
             assert written < 20_000_000
+            await trio.lowlevel.checkpoint()  # so that what is parked is waited with already
         assert app.broken == ["slow_client"]  # said before `write_nowait` returned
         writer.write_nowait(PART)
         assert app.broken == ["slow_client"]
@@ -159,6 +160,7 @@ async def test_a_client_over_the_bound_is_a_slow_client_and_is_cut(nursery: trio
         with pytest.raises(trio.BrokenResourceError):  # reset: the kernel need not keep the rest
             await client.read(written)
     assert await _serves_others(server)
+    assert server.log.errors == []
 
 
 async def test_a_client_that_takes_nothing_until_the_deadline_is_a_slow_client(

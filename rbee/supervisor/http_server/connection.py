@@ -75,6 +75,7 @@ class Connection:
         self._inbox: Inbox | None = None
         self._nursery: trio.Nursery | None = None
         self._waiting = trio.CancelScope()
+        self._flushing = trio.CancelScope()
         self._is_ending = False
         self._phase = _Phase.HEAD
         self._deadline = trio.current_time() + limits.headers_timeout_s
@@ -215,11 +216,17 @@ class Connection:
 
     def _start_flush(self) -> None:
         assert self._nursery is not None
-        self._nursery.start_soon(self.outbox.flush)
+        self._flushing = trio.CancelScope()
+        self._nursery.start_soon(self._flush, self._flushing)
+
+    async def _flush(self, flushing: trio.CancelScope) -> None:
+        with flushing:
+            await self.outbox.flush()
 
     def _give_up(self, reason: BrokenReason) -> None:
         self._log.debug("client_given_up", peer=self.peer, reason=reason)
         self._hang_up(reason)
+        self._flushing.cancel(reason="the client was given up")
         self._end()
 
     def _set_deadline(self, deadline: float) -> None:
