@@ -152,3 +152,24 @@ async def test_an_answer_is_good_once_the_client_has_all_of_it(
         line = await wait_done(served)
         assert line["outcome"] == ("client_gone" if way == "resets" else "ok")
     assert served.errors == []
+
+
+@pytest.mark.parametrize(
+    "rest", [b"zz\r\n", b"0\r\n" + b"X-Trailer: and more\r\n" * 2000], ids=["chunk", "trailers"]
+)
+async def test_a_body_that_turns_out_malformed_is_answered_under_the_clients_own_id(
+    serving: Serving, rest: bytes
+) -> None:
+    async with serving() as served, await served.connect() as client:
+        head, _, _ = chat(headers=b"X-Correlation-ID: mine\r\n").rpartition(b"Content-Length")
+        await client.send(head + b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"mod\r\n')
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await client.send(rest)
+        answer = await client.read_answer()
+        assert (answer.status, answer.error["code"]) == (400, "invalid_request")
+        assert answer.error["correlation_id"] == answer.headers["x-correlation-id"] == "mine"
+        assert answer.headers["connection"] == "close"
+    [line] = served.log.of("request_done")
+    assert (line["correlation_id"], line["outcome"]) == ("mine", "invalid_request")
+    assert line["status"] == 400
+    assert served.errors == []

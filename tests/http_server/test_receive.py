@@ -208,3 +208,18 @@ async def test_a_client_that_waits_for_a_go_ahead_gets_it(nursery: trio.Nursery)
         assert await client.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 \r\n\r\n"
         await client.send(b"abcdef")
         assert (await client.read_answer()).body == b"abcdef"
+
+
+async def test_a_malformed_body_is_answered_also_where_the_app_says_nothing(
+    nursery: trio.Nursery,
+) -> None:
+    server = await start(nursery, echo)
+    async with await server.connect() as client:
+        await client.send(
+            b"POST / HTTP/1.1\r\nHost: rbee\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+        )
+        assert (await client.read_answer()).status == 400
+        with trio.fail_after(AT_ONCE_S):
+            await client.stream.send_eof()
+            assert await client.read_all() == b""
+    assert server.log.errors == []

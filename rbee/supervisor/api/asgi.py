@@ -21,6 +21,9 @@ FACE: Final = "rbee.face"
 # The extension by which a server says whether what it is given reaches the client.
 DELIVERY: Final = "rbee.delivery"
 
+# The member of a disconnect by which a server says what of the body is wrong, for us to answer.
+FAULT: Final = "rbee.fault"
+
 _OUTCOMES: Final = {"slow_client": "slow_client", "disconnected": "client_gone"}
 
 
@@ -129,8 +132,13 @@ async def receive_part(receive: Receive) -> Message:
 
     Raises:
       ClientGoneError: there will be none.
+      RequestError: likewise, and the client is still there to be told why.
     """
     message = await receive()
     if message["type"] == "http.disconnect":
-        raise ClientGoneError
+        fault: RequestError | None = message.get(FAULT)
+        if fault is None:
+            raise ClientGoneError
+        # One of our own: what is raised holds the frames that it passes, and the body in them.
+        raise RequestError(fault.code, fault.message)
     return message

@@ -18,6 +18,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.typing import AppWrapper, Scope
 
+from rbee.errors import RequestError
 from rbee.supervisor.http_server.bulkhead import Bulkhead
 from rbee.supervisor.http_server.inbox import Inbox
 from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter, Outbox
@@ -129,6 +130,11 @@ class Connection:
         self._set_deadline(trio.current_time() + timeout_s)
         if self._protocol.has_unread:
             self._waiting.cancel(reason="the next request is here")
+
+    def fail_body(self, fault: RequestError) -> None:
+        """The rest of a request's body cannot be had: the app is to say so."""
+        assert self._inbox is not None
+        self._inbox.fail(fault)
 
     def note_refusal(self, status: int) -> None:
         """The protocol refused a request."""

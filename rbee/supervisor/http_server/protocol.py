@@ -35,7 +35,7 @@ from hypercorn.typing import (
     TaskGroup,
 )
 
-from rbee.errors import ErrorCode
+from rbee.errors import ErrorCode, RequestError
 from rbee.logs import Log
 from rbee.supervisor.http_server.guard import Refusal, error_answer, find_fault
 from rbee.supervisor.http_server.limits import HttpLimits
@@ -85,6 +85,10 @@ class Carrier(Protocol):
         """The answer is complete, or never will be. Otherwise the connection ends."""
         ...
 
+    def fail_body(self, fault: RequestError) -> None:
+        """The rest of a request's body cannot be had; the app answers."""
+        ...
+
     def note_refusal(self, status: int) -> None:
         """A request was refused; the connection ends."""
         ...
@@ -129,6 +133,7 @@ class Http1Protocol(H11Protocol):
         self._carrier = carrier
         self._outbox = carrier.outbox
         self._is_over = False
+        self._refusal: Refusal | None = None  # of the body of the request that the app has
 
     @property
     def has_unread(self) -> bool:
@@ -152,7 +157,7 @@ class Http1Protocol(H11Protocol):
 
     def receive(self, data: bytes) -> None:
         """Take what was read. Behind a last request nobody will read it."""
-        if not self.has_last_request:
+        if not (self._is_over or self.has_last_request):
             self.connection.receive_data(data)
 
     async def proceed(self) -> None:
@@ -219,7 +224,7 @@ class Http1Protocol(H11Protocol):
     def _hold_head(self, event: Response) -> None:
         headers = [*event.headers, *self.config.response_headers("h11")]
         # Of a body that is not here yet, nobody will look for the end.
-        is_last = self.connection.their_state is h11.SEND_BODY
+        is_last = self.connection.their_state in (h11.SEND_BODY, h11.ERROR)
         if (is_last or self._draining.is_set()) and _CLOSE not in headers:
             headers.append(_CLOSE)
         reason = _REASONS.get(event.status_code, b"")
@@ -244,10 +249,13 @@ class Http1Protocol(H11Protocol):
 
     def abandon(self) -> None:
         """The app ended without a whole answer: say so, or break the answer off visibly."""
-        if not (self._has_begun() or self._carrier.has_hung_up):
+        if not self._has_begun():
             self._outbox.forget_held()
-            message = "the server failed to answer; its log has the reason"
-            self._outbox.push(error_answer(500, ErrorCode.INTERNAL_ERROR, message))
+            if self._refusal is not None:
+                self._push_refusal(self._refusal)
+            elif not self._carrier.has_hung_up:
+                message = "the server failed to answer; its log has the reason"
+                self._outbox.push(error_answer(500, ErrorCode.INTERNAL_ERROR, message))
         self._end_request()
 
     def _has_begun(self) -> bool:
@@ -256,16 +264,22 @@ class Http1Protocol(H11Protocol):
         return not is_ahead and not self._outbox.has_held
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Answer, if no answer has begun, and end the connection."""
-        if not self._has_begun():
-            self._outbox.forget_held()
-            answer = error_answer(refusal.status, ErrorCode.INVALID_REQUEST, refusal.message)
-            self._outbox.push(answer)
+        """Read no more. Behind a good head the app answers; else we do, and end the connection."""
         self._is_over = True
-        if self.stream is not None:
+        if self.stream is not None and not self._has_begun():
+            self._refusal = refusal
+            self._carrier.fail_body(RequestError(ErrorCode.INVALID_REQUEST, refusal.message))
+            return
+        if self.stream is None:
+            self._push_refusal(refusal)
+        else:  # an answer is under way: break it off
             self.stream.closed = True
             self.stream = None
         self._carrier.note_refusal(refusal.status)
+
+    def _push_refusal(self, refusal: Refusal) -> None:
+        answer = error_answer(refusal.status, ErrorCode.INVALID_REQUEST, refusal.message)
+        self._outbox.push(answer)
 
     async def flush(self) -> None:
         """See an answer's head off although its body is still empty."""
