@@ -44,11 +44,12 @@ async def test_shutdown_finishes_what_runs_and_sees_off_what_is_idle() -> None:
             await served.connect()
 
 
+@pytest.mark.parametrize("has_lane", [True, False])
 @pytest.mark.parametrize("sent", [LIVE[:20], chat()[:-5]])
-async def test_shutdown_lets_a_request_come_that_has_begun(sent: bytes) -> None:
+async def test_shutdown_lets_a_request_come_that_has_begun(sent: bytes, has_lane: bool) -> None:
     rest = (LIVE if LIVE.startswith(sent) else chat())[len(sent) :]
     async with (
-        serve_face(count_to_five, linger_s=MOMENT_S) as served,
+        serve_face(count_to_five, has_lane=has_lane, linger_s=MOMENT_S) as served,
         await served.connect() as client,
     ):
         await client.send(sent)
@@ -62,17 +63,22 @@ async def test_shutdown_lets_a_request_come_that_has_begun(sent: bytes) -> None:
             await served.ended.wait()
 
 
+@pytest.mark.parametrize("has_lane", [True, False])
 @pytest.mark.parametrize(("sent", "status"), [(LIVE[:20], None), (chat()[:-5], 408)])
 async def test_shutdown_does_not_wait_long_for_a_request_that_does_not_come(
-    sent: bytes, status: int | None
+    sent: bytes, status: int | None, has_lane: bool
 ) -> None:
-    async with serve_face(linger_s=MOMENT_S) as served, await served.connect() as client:
+    async with (
+        serve_face(has_lane=has_lane, linger_s=MOMENT_S) as served,
+        await served.connect() as client,
+    ):
         await client.send(sent)
         await trio.testing.wait_all_tasks_blocked(0.02)
         served.shutdown.set()
         with trio.fail_after(1 + MOMENT_S + AT_ONCE_S):
             if status is not None:
-                assert (await client.read_answer()).status == status
+                answer = await client.read_answer()
+                assert (answer.status, answer.error["code"]) == (status, "body_timeout")
             assert await client.read_all() == b""
             await served.ended.wait()
 

@@ -32,11 +32,11 @@ DELIVERY: Final = "rbee.delivery"
 _READ_BYTES: Final = 64 * 1024
 
 # Once the server closes: how long after an answer a client may ask again, if it was not told that
-# it was the last one; how long a request may be under way already; and how long the head of one
-# may still take.
+# it was the last one; how long a request may be under way already; and how long the head of one,
+# or its body, may still take.
 _NEXT_REQUEST_S: Final = 0.5
 _LAST_REQUEST_S: Final = 0.05
-_LAST_HEAD_S: Final = 1.0
+_LAST_PART_S: Final = 1.0
 
 _ABORT: Final = struct.pack("ii", 1, 0)  # SO_LINGER: closing throws away what was not sent
 
@@ -96,8 +96,10 @@ class Connection:
         """The server closes: finish what runs, and what comes at once."""
         now = trio.current_time()
         if self._phase is _Phase.HEAD:  # begun, or expected: who has just connected will speak
-            self._set_deadline(min(self._deadline, now + _LAST_HEAD_S))
-        elif self._phase is not _Phase.REQUEST:
+            self._set_deadline(min(self._deadline, now + _LAST_PART_S))
+        elif self._phase is _Phase.REQUEST:
+            self._limit_body()
+        else:
             idle_since = self._deadline - self._limits.keep_alive_s
             self._set_deadline(max(idle_since + _NEXT_REQUEST_S, now + _LAST_REQUEST_S))
 
@@ -147,6 +149,7 @@ class Connection:
             self._protocol.receive(self._received)
             self._received = b""
             await self._protocol.proceed()
+            self._limit_body()
         while not self._is_ending:
             with trio.CancelScope(deadline=self._deadline) as self._waiting:
                 if self._protocol.is_full:
@@ -157,13 +160,16 @@ class Connection:
             data = self._receive_nowait()
             if data is None:
                 if is_late:  # and not only we: what had come in time was answered
-                    return
+                    if not self._protocol.is_in_body:
+                        return
+                    self._protocol.give_up_body()
             elif not data:
                 return
             else:
                 self._protocol.receive(data)
             await self._protocol.proceed()
             self._notice_head()
+            self._limit_body()
 
     def _receive_nowait(self) -> bytes | None:
         """None: there is nothing now. Empty: the client has gone."""
@@ -179,8 +185,17 @@ class Connection:
         if self._phase is _Phase.IDLE and self._protocol.has_unread:
             self._phase = _Phase.HEAD
             is_last = self._shutdown.is_set()
-            timeout_s = _LAST_HEAD_S if is_last else self._limits.headers_timeout_s
+            timeout_s = _LAST_PART_S if is_last else self._limits.headers_timeout_s
             self._set_deadline(trio.current_time() + timeout_s)
+
+    def _limit_body(self) -> None:
+        """While the server closes, give a body its last time; of one that has come, take it off."""
+        if self._phase is not _Phase.REQUEST:
+            return
+        if not self._protocol.is_in_body:
+            self._set_deadline(math.inf)
+        elif self._shutdown.is_set() and self._deadline == math.inf:
+            self._set_deadline(trio.current_time() + _LAST_PART_S)
 
     async def _run_app(self, app: AppWrapper, scope: Scope, inbox: Inbox, send: Send) -> None:
         with Bulkhead(self._log, "request_failed", self.peer):

@@ -30,10 +30,17 @@ _REQUEST_LINE_ROOM: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a request gets no further than its head."""
+    """Why a request gets no further than its head, or than a part of its body."""
 
     status: int
     message: str
+    code: ErrorCode = ErrorCode.INVALID_REQUEST
+
+
+# The last that a server that closes says to who has sent a part of a body.
+BODY_CUT_SHORT: Final = Refusal(
+    408, "the body did not arrive before the server closed", ErrorCode.BODY_TIMEOUT
+)
 
 
 def find_fault(

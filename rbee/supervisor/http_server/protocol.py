@@ -37,7 +37,7 @@ from hypercorn.typing import (
 
 from rbee.errors import ErrorCode, RequestError
 from rbee.logs import Log
-from rbee.supervisor.http_server.guard import Refusal, error_answer, find_fault
+from rbee.supervisor.http_server.guard import BODY_CUT_SHORT, Refusal, error_answer, find_fault
 from rbee.supervisor.http_server.limits import HttpLimits
 from rbee.supervisor.http_server.outbox import DirectWriter, Outbox
 
@@ -150,6 +150,12 @@ class Http1Protocol(H11Protocol):
         return self.connection.their_state in (h11.DONE, h11.MUST_CLOSE)
 
     @property
+    def is_in_body(self) -> bool:
+        """Whether an answer waits for the rest of a request's body, as far as one can see."""
+        is_coming = self.connection.their_state is h11.SEND_BODY and not self._is_over
+        return is_coming and not self._has_begun()
+
+    @property
     def is_full(self) -> bool:
         """Whether no more may be received before an answer is complete."""
         is_whole = self.connection.their_state is h11.DONE
@@ -177,6 +183,10 @@ class Http1Protocol(H11Protocol):
                 return
             if not await self._act(event):
                 return
+
+    def give_up_body(self) -> None:
+        """The server closes, and the rest of a body is waited for no more."""
+        self._refuse(BODY_CUT_SHORT)
 
     async def _act(self, event: h11.Event | type[h11.NEED_DATA | h11.PAUSED]) -> bool:
         """False: nothing more can be done before more is received, or the answer is complete."""
@@ -268,7 +278,7 @@ class Http1Protocol(H11Protocol):
         self._is_over = True
         if self.stream is not None and not self._has_begun():
             self._refusal = refusal
-            self._carrier.fail_body(RequestError(ErrorCode.INVALID_REQUEST, refusal.message))
+            self._carrier.fail_body(RequestError(refusal.code, refusal.message))
             return
         if self.stream is None:
             self._push_refusal(refusal)
@@ -278,7 +288,7 @@ class Http1Protocol(H11Protocol):
         self._carrier.note_refusal(refusal.status)
 
     def _push_refusal(self, refusal: Refusal) -> None:
-        answer = error_answer(refusal.status, ErrorCode.INVALID_REQUEST, refusal.message)
+        answer = error_answer(refusal.status, refusal.code, refusal.message)
         self._outbox.push(answer)
 
     async def flush(self) -> None:
