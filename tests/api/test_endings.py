@@ -9,7 +9,7 @@ import trio.testing
 
 from rbee.config import ServerConfig
 from tests.api.fake_generator import Asked
-from tests.api.served import LIVE, Served, Serving, chat, serve_face
+from tests.api.served import LIVE, Served, Serving, chat, count_to_five, serve_face
 from tests.http_server.harness import AT_ONCE_S, MOMENT_S
 
 LAST_CHUNK = b"0\r\n\r\n"
@@ -173,3 +173,58 @@ async def test_a_body_that_turns_out_malformed_is_answered_under_the_clients_own
     assert (line["correlation_id"], line["outcome"]) == ("mine", "invalid_request")
     assert line["status"] == 400
     assert served.errors == []
+
+
+async def test_time_runs_from_the_head_of_a_request_on(serving: Serving) -> None:
+    async with serving(count_to_five) as served, await served.connect() as client:
+        sent = chat(headers=b"X-Request-Timeout: 9\r\n")
+        await client.send(sent[:-5])
+        await trio.sleep(MOMENT_S)
+        await client.send(sent[-5:])
+        answer = await client.read_answer()
+        assert (answer.status, answer.headers["x-request-deadline"][17:19]) == (200, "49")
+        assert served.generator.asked[0].remaining_s < 9 - MOMENT_S * 0.9
+        line = await wait_done(served)
+        assert line["duration_s"] > MOMENT_S * 0.9
+
+
+@pytest.mark.parametrize("body_timeout_s", [MOMENT_S, 10.0])
+async def test_a_body_is_waited_for_no_longer_than_its_request_may_take(
+    serving: Serving, body_timeout_s: float
+) -> None:
+    config = ServerConfig(body_timeout_s=body_timeout_s)
+    async with serving(config=config) as served, await served.connect() as client:
+        late = b"9" if body_timeout_s == MOMENT_S else b"%g" % MOMENT_S
+        await client.send(chat(headers=b"X-Request-Timeout: %b\r\n" % late)[:-5])
+        with trio.fail_after(MOMENT_S + AT_ONCE_S):
+            answer = await client.read_answer()
+        told = (504, "deadline_exceeded") if body_timeout_s == 10 else (408, "body_timeout")
+        assert (answer.status, answer.error["code"]) == told
+        assert answer.headers["connection"] == "close"
+        assert "x-request-deadline" in answer.headers
+        line = await wait_done(served)
+        assert (line["outcome"], line["status"]) == (told[1], told[0])
+        assert line["duration_s"] > MOMENT_S * 0.9
+
+
+@pytest.mark.parametrize(
+    "headers", [b"X-Request-Timeout: soon\r\n", b"Host: elsewhere.example\r\n"]
+)
+async def test_what_is_wrong_with_a_head_is_told_alike_whenever_its_body_comes(
+    serving: Serving, headers: bytes
+) -> None:
+    async with serving() as served:
+        told = []
+        sent = chat(headers=headers)
+        if headers.startswith(b"Host"):
+            sent = sent.replace(b"Host: localhost\r\n", b"")
+        for size in (len(sent), len(sent) - 5):
+            async with await served.connect() as client:
+                await client.send(sent[:size])
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                await client.stream.send_all(sent[size:])
+                answer = await client.read_answer()
+                names = sorted(answer.headers)
+                told.append((answer.status, answer.error["code"], answer.error["param"], names))
+        assert told[0][:3] == told[1][:3]
+        assert set(told[0][3]) - {"connection"} == set(told[1][3]) - {"connection"}

@@ -72,6 +72,10 @@ def read_remaining(
     return max(0.0, min(min(asked, default=default_s), highest_s))
 
 
+def deadline_exceeded(message: str = "the deadline of this request has passed") -> RequestError:
+    return RequestError(ErrorCode.DEADLINE_EXCEEDED, message)
+
+
 def rfc_3339(unix_s: float) -> str:
     """A time in UTC, to the millisecond."""
     time = datetime.fromtimestamp(unix_s, UTC)

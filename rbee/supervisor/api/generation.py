@@ -22,6 +22,7 @@ from rbee.supervisor.access.access import Access
 from rbee.supervisor.access.allowances import Lease
 from rbee.supervisor.access.cache_salts import CacheSalts
 from rbee.supervisor.access.principal import Principal
+from rbee.supervisor.api.deadlines import deadline_exceeded
 from rbee.supervisor.api.events import DONE, KEEP_ALIVE
 from rbee.supervisor.api.open_requests import OpenRequests
 from rbee.supervisor.api.order import Order
@@ -65,6 +66,7 @@ class TimeLimits:
     first_token_timeout_s: float  # from its start
     stall_timeout_s: float  # between tokens
     keep_alive_comment_s: float = 0.0  # a stream in which nothing comes for so long says so; 0: no
+    deadline_unix_s: float = 0.0  # the deadline, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +153,7 @@ class Generation:
         self._started_s = now_s
         remaining_s = self._limits.deadline_s - now_s
         if remaining_s <= 0:
-            raise _deadline_exceeded()
+            raise deadline_exceeded()
         try:
             self._take_lease()
             self._submit(remaining_s)
@@ -199,10 +201,10 @@ class Generation:
         its first token: its status would have left. So no comment outlives a stall.
         """
         if now_s >= self._limits.deadline_s:
-            self.fail(_deadline_exceeded())
+            self.fail(deadline_exceeded())
         elif now_s >= self._due_by_progress_s():
             what = "next" if self._progress_s else "first"
-            self.fail(_deadline_exceeded(f"the {what} token of this request did not come in time"))
+            self.fail(deadline_exceeded(f"the {what} token of this request did not come in time"))
         elif self._has_begun and self._limits.keep_alive_comment_s:
             silent_since_s = max(self._progress_s, self._commented_s)
             if now_s >= silent_since_s + self._limits.keep_alive_comment_s:
@@ -366,9 +368,3 @@ def join(first: Delta, second: Delta) -> Delta:
         text=first.text + second.text,
         logprobs=first.logprobs + second.logprobs,
     )
-
-
-def _deadline_exceeded(
-    message: str = "the deadline of this request has passed",
-) -> RequestError:
-    return RequestError(ErrorCode.DEADLINE_EXCEEDED, message)

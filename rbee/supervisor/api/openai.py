@@ -47,7 +47,7 @@ class GenerationRoute:
     unix_clock: UnixClock
 
     def limits(self, visit: Visit) -> TimeLimits:
-        """Read the request's deadline, and have the answer say it.
+        """Read the request's deadline, which counts from now.
 
         Raises:
           RequestError: it is malformed.
@@ -60,13 +60,12 @@ class GenerationRoute:
             highest_s=self.config.deadline_s_max,
             now_unix_s=now_unix_s,
         )
-        told = rfc_3339(now_unix_s + remaining_s)
-        visit.headers.append((DEADLINE_HEADER.lower().encode(), told.encode()))
         return TimeLimits(
             trio.current_time() + remaining_s,
             self.config.first_token_timeout_s,
             self.config.stall_timeout_s,
             self.config.keep_alive_comment_s,
+            now_unix_s + remaining_s,
         )
 
     def open(self, order: Order, limits: TimeLimits, visit: Visit, reply: Reply) -> Generation:
@@ -92,6 +91,12 @@ class GenerationRoute:
             raise model_not_found()
         if access is not None and (fault := access.lapsed(principal)) is not None:
             raise fault
+
+
+def tell_deadline(visit: Visit, limits: TimeLimits) -> None:
+    """Have the answer say which deadline holds."""
+    told = rfc_3339(limits.deadline_unix_s)
+    visit.headers.append((DEADLINE_HEADER.lower().encode(), told.encode()))
 
 
 def generation_routes(
@@ -122,7 +127,8 @@ class _Endpoint:
     async def __call__(self, request: Request) -> ASGIApp:
         visit = visit_of(request.scope)
         limits = self._route.limits(visit)
-        order = await self._bodies.read(visit, request.receive, self._route.read)
+        tell_deadline(visit, limits)
+        order = await self._bodies.read(visit, request.receive, self._route.read, limits.deadline_s)
 
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
             reply = AsgiReply(

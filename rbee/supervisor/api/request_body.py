@@ -1,5 +1,6 @@
 """Reads the body of a request, within its limits on size and time."""
 
+import math
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -9,6 +10,7 @@ from starlette.types import Receive
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api.asgi import receive_part
+from rbee.supervisor.api.deadlines import deadline_exceeded
 from rbee.supervisor.api.visit import Visit
 from rbee.threads import thread_refusals
 
@@ -29,19 +31,27 @@ class BodyReader:
         self._timeout_s = config.body_timeout_s
         self._parsers = trio.CapacityLimiter(PARSERS_MAX)
 
-    async def read(self, visit: Visit, receive: Receive, parse: Callable[[bytes], T]) -> T:
+    async def read(
+        self,
+        visit: Visit,
+        receive: Receive,
+        parse: Callable[[bytes], T],
+        deadline_s: float = math.inf,
+    ) -> T:
         """Read a body of JSON and parse it.
 
+        Args:
+          deadline_s: the request's own, on trio's clock.
         Raises:
           RequestError: not JSON by its header, too large, too slow, or what ``parse`` finds.
           ClientGoneError: the client hung up before the end.
         """
         check_body_headers(visit)
         self._check_length(visit.values("content-length"))
-        with trio.move_on_after(self._timeout_s) as limit:
+        with trio.move_on_at(min(trio.current_time() + self._timeout_s, deadline_s)) as limit:
             raw = await self._read_all(receive)
         if limit.cancelled_caught:
-            raise body_timeout(self._timeout_s)
+            raise late_body(self._timeout_s, deadline_s, trio.current_time())
         if len(raw) <= INLINE_BYTES_MAX:
             return parse(raw)
         try:
@@ -97,7 +107,10 @@ def check_body_headers(visit: Visit) -> None:
     _check_encoding(visit.values("content-encoding"))
 
 
-def body_timeout(timeout_s: float) -> RequestError:
+def late_body(timeout_s: float, deadline_s: float, now_s: float) -> RequestError:
+    """Why a body is waited for no more: for its own sake, or as its request is late."""
+    if now_s >= deadline_s:
+        return deadline_exceeded()
     message = f"the body did not arrive within {timeout_s:g} s"
     return RequestError(ErrorCode.BODY_TIMEOUT, message)
 

@@ -160,7 +160,7 @@ class Connection(Respondent):
                     self._serve(head, body)
                     continue
                 case Request(head, body):
-                    self._visit = self._arrive(head)
+                    self._arrive(head)
                     self._hold(Held(head, body, None))
                 case HandOver(received):
                     self._state = State.GONE
@@ -243,7 +243,7 @@ class Connection(Respondent):
         Args:
           body: None: it has not come in time.
         """
-        self._visit = self._arrive(head)
+        self._arrive(head)
         self._respond(head, body, None)
 
     def _resume(self, held: Held) -> None:
@@ -314,6 +314,9 @@ class Connection(Respondent):
         if state is not self._state and state is not State.IDLE:
             self._state = state
             self._wait_due_s = self._due_s_of(state)
+            if state is State.BODY:
+                due_s = self._expect_body(self._machine.coming_head)
+                self._wait_due_s = min(self._wait_due_s, due_s)
             self._carrier.watch(self)
 
     def _due_s_of(self, state: State) -> float:

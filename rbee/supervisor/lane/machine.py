@@ -111,6 +111,13 @@ class Machine:
         return self._phase is _Phase.BODY
 
     @property
+    def coming_head(self) -> Head:
+        """The head of the request whose body is waited for."""
+        assert self._phase is _Phase.BODY
+        assert self._head is not None
+        return self._head
+
+    @property
     def is_full(self) -> bool:
         """Whether no more may be received before an answer is complete."""
         is_answering = self._phase is _Phase.WHOLE or self._phase is _Phase.STREAM
@@ -142,12 +149,11 @@ class Machine:
 
     def give_up_body(self) -> Head:
         """The rest of a body is waited for no more. An answer is due; it is the last one."""
-        assert self._phase is _Phase.BODY
-        assert self._head is not None
+        head = self.coming_head
         self._phase = _Phase.WHOLE
         self._is_last = True
         self._received = bytearray()
-        return self._head
+        return head
 
     def answer(self, status: int, headers: Headers, body: bytes) -> bytes:
         """The whole answer to the request that was told last."""

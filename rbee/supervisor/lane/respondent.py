@@ -5,13 +5,17 @@ Rule: each request that has come in departs past the guard exactly once, and not
 """
 
 import contextlib
+import math
 from abc import abstractmethod
+
+import trio
 
 from rbee.errors import RequestError
 from rbee.supervisor.access.access import Pending
 from rbee.supervisor.access.rights import check_right
-from rbee.supervisor.api.generation import Generation
-from rbee.supervisor.api.request_body import body_timeout, check_body_headers
+from rbee.supervisor.api.generation import Generation, TimeLimits
+from rbee.supervisor.api.openai import tell_deadline
+from rbee.supervisor.api.request_body import check_body_headers, late_body
 from rbee.supervisor.api.visit import Visit, read_headers
 from rbee.supervisor.lane.carrier import Shared
 from rbee.supervisor.lane.client_socket import ClientSocket
@@ -28,7 +32,7 @@ class Respondent(Replier):
       address: the client's, without the port; "" where it has none.
     """
 
-    __slots__ = ("_address", "_generation")
+    __slots__ = ("_address", "_generation", "_limits")
 
     def __init__(
         self, shared: Shared, machine: Machine, client: ClientSocket, address: str
@@ -36,6 +40,7 @@ class Respondent(Replier):
         super().__init__(shared, machine, client)
         self._address = address
         self._generation: Generation | None = None  # that runs for the request
+        self._limits: TimeLimits | None = None  # of one whose head came before its body
 
     @abstractmethod
     def _hold(self, held: Held) -> None:
@@ -45,8 +50,23 @@ class Respondent(Replier):
     def _run(self, generation: Generation) -> None:
         """Start it, and watch over its time."""
 
-    def _arrive(self, head: Head) -> Visit:
-        return self._shared.guard.arrive(head.method, read_headers(head.headers), self._address)
+    def _arrive(self, head: Head) -> None:
+        """The head of a request is here, unless it was already."""
+        if self._visit is None:
+            headers = read_headers(head.headers)
+            self._visit = self._shared.guard.arrive(head.method, headers, self._address)
+
+    def _expect_body(self, head: Head) -> float:
+        """The head of a request is here, and its body is not.
+
+        Returns:
+          Its deadline. Infinite, too, where it is malformed: that is told in its turn.
+        """
+        self._arrive(head)
+        assert self._visit is not None
+        with contextlib.suppress(RequestError):
+            self._limits = self._shared.hot.posts[head.path].limits(self._visit)
+        return self._limits.deadline_s if self._limits is not None else math.inf
 
     def _respond(self, head: Head, body: bytes | None, verified: Pending | None) -> None:
         guard, visit = self._shared.guard, self._visit
@@ -77,21 +97,24 @@ class Respondent(Replier):
     def _generate(self, path: str, visit: Visit, body: bytes | None) -> None:
         route = self._shared.hot.posts[path]
         visit.route = path
-        limits = route.limits(visit)
+        limits = self._limits or route.limits(visit)
+        tell_deadline(visit, limits)
         check_body_headers(visit)
-        if body is None:
-            raise body_timeout(self._shared.body_timeout_s)
+        now_s = trio.current_time()
+        if body is None or now_s >= limits.deadline_s:
+            raise late_body(self._shared.body_timeout_s, limits.deadline_s, now_s)
         self._run(route.open(route.read(body), limits, visit, self))
 
     def _note_broken_off(self) -> None:
         """The connection ends in the middle of a body: the request departs unanswered."""
-        head, guard = self._machine.give_up_body(), self._shared.guard
-        self._visit = self._arrive(head)
+        head, visit = self._machine.give_up_body(), self._visit
+        assert visit is not None
         with contextlib.suppress(RequestError):
-            guard.admit(self._visit, head.path)
-        self._visit.route = head.path
+            self._shared.guard.admit(visit, head.path)
+        visit.route = head.path
 
     def _depart(self) -> None:
         visit, self._visit, self._generation = self._visit, None, None
+        self._limits = None
         if visit is not None:
             self._shared.guard.depart(visit)
