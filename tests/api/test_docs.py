@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from rbee.config import ServerConfig
 from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.api import chat_body, completion_body
@@ -14,6 +16,7 @@ from rbee.supervisor.api.problems import (
     problem_object,
 )
 from rbee.supervisor.api.routing import ByMethod
+from rbee.supervisor.http_server import HttpLimits
 from tests.api.face import every_route
 
 ROOT = Path(__file__).parents[2]
@@ -95,3 +98,12 @@ def test_every_error_is_brought_about_by_some_test() -> None:
     told = "\n".join(path.read_text("utf-8") for path in tests)
     for code in ErrorCode:
         assert re.search(rf"\b({code.value}|ErrorCode\.{code.name})\b", told), code
+
+
+@pytest.mark.parametrize("page", ["api.md", "errors.md", "local.md"])
+def test_the_time_after_which_a_client_that_takes_nothing_is_cut_is_as_documented(
+    page: str,
+) -> None:
+    text = " ".join((DOCS / page).read_text("utf-8").split())
+    found = re.findall(r"(?:takes|took) nothing for (\S+) s|(\S+) s without progress", text)
+    assert [float(first or second) for first, second in found] == [HttpLimits().send_deadline_s]
