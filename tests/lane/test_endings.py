@@ -111,6 +111,22 @@ async def test_for_a_client_that_has_gone_nothing_more_is_generated() -> None:
         assert "/v1/chat/completions" not in routes
 
 
+async def test_a_request_whose_client_goes_before_its_turn_is_logged_under_its_own_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with serve_face() as served:
+        assert served.lane is not None
+        monkeypatch.setattr(served.lane, "call_in_turn", lambda _: None)  # others come first
+        client = await served.connect()
+        await client.send(chat(headers=b"X-Correlation-ID: mine\r\n"))
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await client.reset()
+        await wait_open(served, 0, SEEN_S)
+        [line] = served.log.of("request_done")
+        assert (line["correlation_id"], line["outcome"]) == ("mine", "client_gone")
+        assert line["route"] == "/v1/chat/completions"
+
+
 # Too many, and a system that gives no descriptor.
 
 

@@ -214,7 +214,9 @@ class Connection(Respondent):
         if self._state is State.GONE:
             return
         if self._state is State.BODY:
-            self._note_broken_off()
+            self._note_broken_off(self._machine.give_up_body())
+        elif self._held is not None and self._held.pending is None:
+            self._note_broken_off(self._held.head)
         elif self._generation is not None:
             self._generation.abandon(outcome)
         if self._visit is not None:

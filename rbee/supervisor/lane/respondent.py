@@ -105,9 +105,9 @@ class Respondent(Replier):
             raise late_body(self._shared.body_timeout_s, limits.deadline_s, now_s)
         self._run(route.open(route.read(body), limits, visit, self))
 
-    def _note_broken_off(self) -> None:
-        """The connection ends in the middle of a body: the request departs unanswered."""
-        head, visit = self._machine.give_up_body(), self._visit
+    def _note_broken_off(self, head: Head) -> None:
+        """The connection ends before a request had its turn: it departs unanswered."""
+        visit = self._visit
         assert visit is not None
         with contextlib.suppress(RequestError):
             self._shared.guard.admit(visit, head.path)
