@@ -71,7 +71,10 @@ async def leave(view: ShutdownView, state_dir: Path, log: Log) -> None:
     with trio.move_on_after(WRITE_S_MAX):
         try:
             with thread_refusals():
-                await trio.to_thread.run_sync(_write, view, state_dir, abandon_on_cancel=True)
+                await trio.to_thread.run_sync(
+                    _write, view, state_dir,
+                    limiter=trio.CapacityLimiter(1), abandon_on_cancel=True,
+                )  # fmt: skip
         except OSError as error:
             problem = error.strerror or type(error).__name__
         else:

@@ -51,6 +51,7 @@ class Reloader:
         self._record = record
         self._log = log
         self._asked = trio.Event()
+        self._one_reload = trio.CapacityLimiter(1)
 
     def ask(self) -> None:
         self._asked.set()
@@ -68,7 +69,9 @@ class Reloader:
     async def _reload(self) -> None:
         try:
             with thread_refusals():
-                prepared = await trio.to_thread.run_sync(self._prepare, abandon_on_cancel=True)
+                prepared = await trio.to_thread.run_sync(
+                    self._prepare, limiter=self._one_reload, abandon_on_cancel=True
+                )
             changed = tuple(key for key, _ in prepared)
             await self._record.config_reloaded(changed)
         except (ConfigError, AuditError, OSError) as error:

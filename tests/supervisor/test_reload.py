@@ -50,8 +50,11 @@ class Record:
 def _no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock of these tests does not wait for threads."""
 
-    async def run_here(function: Callable[[], Any], *, abandon_on_cancel: bool) -> Any:
+    async def run_here(
+        function: Callable[[], Any], *, limiter: trio.CapacityLimiter, abandon_on_cancel: bool
+    ) -> Any:
         assert abandon_on_cancel
+        assert limiter.total_tokens == 1
         await trio.lowlevel.checkpoint()
         return function()
 

@@ -62,12 +62,13 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._one_reader = trio.CapacityLimiter(1)
 
     async def read(self) -> bytes:
         try:
             with thread_refusals():
                 return await trio.to_thread.run_sync(
-                    read_key_file, self._path, abandon_on_cancel=True
+                    read_key_file, self._path, limiter=self._one_reader, abandon_on_cancel=True
                 )
         except OSError as error:
             raise KeySetError(f"it cannot be read: {error.strerror}") from error
