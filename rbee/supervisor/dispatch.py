@@ -126,10 +126,15 @@ class Dispatch:
 
     # --- what comes and goes
 
-    def free(self, model: str, wanted: int) -> int:
+    def free(self, model: str, wanted: int, *, are_suspects: bool = False) -> int:
         """How many new requests can be sent past the queue, as nobody is in it; no more than so."""
         if self._kept:  # a suspicion may have ended by the clock alone
             self.pump(model)
+        if are_suspects:
+            if self._apart.first(model) is not None:
+                return 0
+            idle = (each.takes_requests and not each.open_requests for each in self._workers(model))
+            return min(wanted, sum(idle))
         if self._common.first(model) is not None:
             return 0
         found = 0
@@ -141,9 +146,17 @@ class Dispatch:
         return found
 
     def check_wait(
-        self, requests: list[OpenRequest], remaining_s: float, first_token_timeout_s: float
+        self,
+        requests: list[OpenRequest],
+        remaining_s: float,
+        first_token_timeout_s: float,
+        *,
+        are_suspects: bool,
     ) -> None:
         """Whether new requests of one order may wait, and have the time to.
+
+        Args:
+          are_suspects: they wait behind other suspects alone.
 
         Raises:
           RequestError: QUEUE_FULL.
@@ -151,9 +164,11 @@ class Dispatch:
         model, priority = requests[0].ask.model, requests[0].priority
         for request in requests:
             request.tokens = estimate_tokens(request.ask)
-        capacity = sum(worker.batch_size for worker in self._workers(model))
+        serving = (each for each in self._workers(model) if each.state in TAKES_REQUESTS)
+        capacity = sum(worker.batch_size for worker in serving)
         # Suspects go first.
-        place = self._apart.count(model) + self._common.place(model, priority)
+        behind_suspects = 1 if are_suspects else self._common.place(model, priority)
+        place = self._apart.count(model) + behind_suspects
         # For what an order has in the queue alone it would wait at any other time, too.
         behind = len(requests) - 1 if self.has_waiting(model) else 0
         check_queue(

@@ -11,6 +11,7 @@ Rule 4: a request that crashes its workers ends as quarantined. Those that were 
         worked on apart until that is settled, and go on (`quarantine.py`).
 """
 
+import functools
 import math
 import secrets
 from collections import Counter
@@ -118,23 +119,25 @@ class Pool:
         standings = [dispatch.standing(each) for each in requests]
         if Standing.QUARANTINED in standings:
             raise request_quarantined()
-        free = 0 if Standing.SUSPECT in standings else dispatch.free(model, len(requests))
+        are_suspects = Standing.SUSPECT in standings
+        check_wait = functools.partial(dispatch.check_wait, are_suspects=are_suspects)
+        free = dispatch.free(model, len(requests), are_suspects=are_suspects)
         if free < len(requests):
             # An order that begins now would not begin sooner at any other time.
             allowed_s = (math.inf, math.inf) if free else (remaining_s, first_token_timeout_s)
-            dispatch.check_wait(requests[free:], *allowed_s)
+            check_wait(requests[free:], *allowed_s)
         try:
             for number, (request, standing) in enumerate(zip(requests, standings, strict=True)):
-                if standing is Standing.SUSPECT or not dispatch.send_now(request):
-                    if number < free:  # its worker has ended just now
-                        dispatch.check_wait([request], remaining_s, first_token_timeout_s)
+                if are_suspects or not dispatch.send_now(request):
+                    if number < free and not are_suspects:  # its worker has ended just now
+                        check_wait([request], remaining_s, first_token_timeout_s)
                     dispatch.wait(request, standing)
                 self._open[request.request_id] = request
         except Exception:
             for request in requests:
                 self.cancel(request.request_id, "one of its order could not be sent")
             raise
-        if Standing.SUSPECT in standings:
+        if are_suspects:
             dispatch.pump(model)
         return [each.request_id for each in requests]
 

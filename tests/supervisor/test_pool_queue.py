@@ -11,9 +11,10 @@ from rbee.ask import Ask
 from rbee.errors import ErrorCode, RequestError
 from rbee.rate_limits import Priority
 from rbee.supervisor.backlog import SAMPLES_MIN
+from rbee.supervisor.lifecycle import WorkerState
 from rbee.wire import Generate
 from tests.supervisor.fakes import FakeChild
-from tests.supervisor.pool_stand import Stand, StandSink, StandWorker
+from tests.supervisor.pool_stand import CRASH, Stand, StandSink, StandWorker
 from tests.supervisor.test_pool import ASK, Collected, pool_of, submit
 
 
@@ -243,3 +244,43 @@ async def test_who_cannot_have_its_first_token_in_time_is_refused_at_once(
         )
         await trio.sleep(30)
         assert patient.text == "0 1 2 "
+
+
+def taught(stand: Stand) -> None:
+    """Places are held for 5 s."""
+    for number in range(SAMPLES_MIN):
+        stand.submit(f"lesson {number}", 500)
+    stand.run()
+
+
+def test_a_suspect_that_an_idle_worker_takes_at_once_is_not_refused() -> None:
+    stand = Stand(batch_size=2)
+    taught(stand)
+    _, request_id = stand.submit("hello", 500)
+    stand.tick()
+    stand.end(stand.slots[0], CRASH)
+    stand.pool.cancel(request_id, "client went away")
+    while not (worker := stand.worker(stand.slots[0])):
+        stand.tick()
+    sink, _ = stand.submit("hello", 500, remaining_s=1.5)
+    assert len(worker.jobs) == 1
+    stand.submit("new", 100, remaining_s=100)
+    with pytest.raises(RequestError) as refused:
+        stand.submit("hello", 500, remaining_s=1.5)
+    assert refused.value.code is ErrorCode.QUEUE_FULL
+    stand.run()
+    assert sink.ids == list(range(500))
+
+
+def test_a_worker_that_takes_nothing_more_shortens_no_wait() -> None:
+    stand = Stand(slots=2, batch_size=1)
+    taught(stand)
+    for number in range(2):
+        stand.submit(f"hello {number}", 500)
+    leaving = stand.worker(stand.slots[1])
+    assert leaving is not None
+    stand.submit("new", 10, remaining_s=6)
+    leaving.state = WorkerState.DRAINING
+    with pytest.raises(RequestError) as refused:
+        stand.submit("another", 10, remaining_s=6)
+    assert refused.value.code is ErrorCode.QUEUE_FULL
