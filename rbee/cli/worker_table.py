@@ -12,6 +12,9 @@ from rbee.cli.terminal import printable_line
 GAP: Final = 2  # columns of space between two cells
 NOTHING: Final = "-"
 
+# Of a slot in these states the last failure is an old one: its worker's `concern` tells what is.
+WITH_WORKER: Final = frozenset({"ready", "busy", "draining"})
+
 
 class Column(NamedTuple):
     title: str
@@ -64,7 +67,7 @@ def aligned(table: Table) -> list[str]:
 
 def remarks(rows: Sequence[WorkerRow]) -> list[str]:
     """One line for each slot that is not well, with why."""
-    unwell = [row for row in rows if row.last_failure and row.state not in {"ready", "busy"}]
+    unwell = [row for row in rows if row.last_failure and row.state not in WITH_WORKER]
     slow = [row for row in rows if row.concern]
     waiting = [
         printable_line(f"{row.slot} waits: {row.waits_for}") for row in rows if row.waits_for

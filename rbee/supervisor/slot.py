@@ -153,6 +153,7 @@ class Slot:
     def _hold(self, worker: Worker) -> None:
         self.worker = worker
         self.state = SlotState.FILLED
+        self._asked = trio.Event()  # what was said before is done with it
         self.restarts += self._was_filled
         self._was_filled = True
         if not self._wants_worker:  # the operator changed his mind while it was being started
@@ -162,7 +163,8 @@ class Slot:
         """The worker is gone."""
         worker, self.worker = self.worker, None
         self.state = SlotState.EMPTY
-        self._asked = trio.Event()  # what was said of the worker was done with it
+        if ending.was_asked:  # what was said of it is done; else it was ending when it was said
+            self._asked = trio.Event()
         self.was_ready = self.was_ready or ending.ready_for_s is not None
         if worker is not None:
             self.pace = worker.pace

@@ -204,8 +204,11 @@ class Worker:
             self._send_or_kill(frames)
 
     def drain(self) -> None:
-        """Ask it to finish what it has and to end. Asks and returns."""
-        if self._state in (WorkerState.DRAINING, WorkerState.GONE):
+        """Ask it to finish what it has and to end. Asks and returns.
+
+        Who leaves by itself, or is being ended for a fault, is not asked: that stays a failure.
+        """
+        if self._state in (WorkerState.DRAINING, WorkerState.GONE) or self._is_leaving:
             return
         self._was_asked = True
         was_ready = self._state in TAKES_REQUESTS
@@ -302,7 +305,7 @@ class Worker:
     def lose(self, now_s: float) -> WorkerExit:
         """It was killed, and is not gone, but nothing is to be awaited of it: its end so far."""
         self.is_lost = True
-        return self._ending(None, None, now_s)
+        return self._ending(None, SIGKILL, now_s)
 
     def gone(self, code: int | None, signal: int | None, now_s: float) -> WorkerExit:
         """All is over: how it ended. Where nobody waited for that, it was stopped."""

@@ -71,6 +71,7 @@ class History:
     due_s: float | None = None  # the next start
     opened_s: float = 0.0
     wants_worker: bool = True
+    is_ordered: bool = False  # something, since its last worker was started
     asked_s: float = 0.0  # when an operator last asked for something, as `_awake_s` has it
     ended: WorkerExit | None = None
     gone_s: float = 0.0
@@ -126,6 +127,7 @@ class SlotWatch:
     def started(self, slot_id: str) -> None:
         """A process is about to be started in it."""
         history, now_s = self.of(slot_id), trio.current_time()
+        history.is_ordered = False
         # Who changes his mind while it is being started has it drained as soon as it is there.
         is_wanted = history.wants_worker or self._awake_s() <= history.asked_s + LATE_S
         self._trace.expect(is_wanted, f"{slot_id} is filled, and was to be empty")
@@ -142,6 +144,7 @@ class SlotWatch:
         history = self.of(slot_id)
         history.due_s, history.is_exact = None, False
         history.asked_s = self._awake_s()
+        history.is_ordered = True
         if deed == "reset":
             history.failures = 0
         else:
@@ -187,8 +190,9 @@ class SlotWatch:
         if history.is_exact:
             is_right = told == history.failures
             self._trace.expect(is_right, f"{slot_id}: {told} failures, not {history.failures}")
-        history.failures, history.is_exact = told, True
-        if delay_s is None:
+        # An order for a worker that was ending already is done once that has failed.
+        history.failures, history.is_exact = told, not history.is_ordered
+        if delay_s is None or history.is_ordered:
             history.due_s = None
             return
         self._trace.expect(

@@ -63,6 +63,22 @@ async def test_what_a_killed_worker_had_goes_on_though_its_process_does_not_end(
         assert slot.worker not in {None, lost}
 
 
+@pytest.mark.parametrize("order", ["restart", "stop"])
+async def test_an_operators_order_for_a_dying_worker_hides_no_failure(
+    order: str, autojump_clock: MockClock
+) -> None:
+    dying = FakeChild(beats_until_s=1, exit_after_s=30, signal=9, survives=True)
+    async with pool_of(dying) as (_pool, launch, [slot]):
+        await trio.sleep(15)
+        assert len(dying.killed) == 1
+        getattr(slot, order)()
+        await trio.sleep(20)
+        assert len(dying.killed) == 1
+        assert slot.last_failure.startswith("hung: no beat")
+        assert len(launch.launched) == (2 if order == "restart" else 1)
+        assert slot.state is (SlotState.FILLED if order == "restart" else SlotState.STOPPED)
+
+
 async def test_who_said_bye_and_stays_is_ended(autojump_clock: MockClock) -> None:
     async with pool_of(FakeChild(), slots=1) as (_pool, launch, slots):
         stays = launch.launched[0]
