@@ -50,7 +50,7 @@ from rbee.supervisor.local import LocalSocket, serve_local
 from rbee.supervisor.operations import Operations
 from rbee.supervisor.overdue import Overdue
 from rbee.supervisor.pool import Pool
-from rbee.supervisor.preparation import calm_collector, prepare
+from rbee.supervisor.preparation import calm_collector, prepare, return_large_memory
 from rbee.supervisor.refusal import find_refusal
 from rbee.supervisor.reload import Part, Reloader
 from rbee.supervisor.restart import Cause
@@ -127,6 +127,7 @@ def serve(config: Config) -> int:
             )  # fmt: skip
             house = _build(config, ready.plans, ready.user, outside, log)
             calm_collector()
+            return_large_memory()
             trio.run(_run, house, sockets, ready.limits)
             code = ExitCode.UNAVAILABLE if house.ending.hopeless.is_set() else ExitCode.OK
         except Exception as bug:

@@ -1,9 +1,12 @@
 """What a server must know, and do, before it opens anything: what is configured, found, allowed."""
 
+import contextlib
+import ctypes
 import gc
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from rbee.config import Config
 from rbee.logs import Log
@@ -18,6 +21,11 @@ from rbee.supervisor.http_server import HttpLimits, Tls
 from rbee.supervisor.limits import Limits, limits_of
 from rbee.supervisor.worker import WorkerPlan
 from rbee.supervisor.worker_user import WorkerUser, user_to_become
+
+# What is taken in larger pieces than that is given back to the system when it is freed.
+LARGE_BYTES: Final = 4 * 1024 * 1024
+
+_M_MMAP_THRESHOLD: Final = -3  # malloc.h of glibc
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +93,13 @@ def calm_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
+
+
+def return_large_memory() -> None:
+    """Have what is freed in large pieces go back to the system at once.
+
+    Else the 19 MiB that argon2 takes for a moment would stay with each thread that ever verified
+    a key: glibc raises its threshold for such pieces with the first that is freed.
+    """
+    with contextlib.suppress(AttributeError):  # not glibc
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
