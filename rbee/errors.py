@@ -190,12 +190,14 @@ def request_quarantined() -> RequestError:
     )
 
 
-def model_unavailable(model: str) -> RequestError:
-    return RequestError(
-        ErrorCode.MODEL_UNAVAILABLE,
-        f"no worker serves the model {model!r}, and none will until an operator acts",
-        retry_after_s=60.0,
-    )
+def model_unavailable(model: str, trial_in_s: float | None = None) -> RequestError:
+    """No worker serves it, but that one may be tried by itself, after ``trial_in_s``."""
+    if trial_in_s is None:
+        hope, retry_after_s = "none will until an operator acts", 60.0
+    else:
+        hope, retry_after_s = f"one is tried in {trial_in_s:.0f} s", max(1.0, trial_in_s)
+    message = f"no worker serves the model {model!r}, and {hope}"
+    return RequestError(ErrorCode.MODEL_UNAVAILABLE, message, retry_after_s=retry_after_s)
 
 
 def worker_failed(workers: int) -> RequestError:

@@ -10,7 +10,7 @@ import enum
 from dataclasses import replace
 
 from rbee.config import RestartConfig
-from rbee.supervisor.restart import Cause, Ending, Failure, Record, Verdict, judge
+from rbee.supervisor.restart import Cause, Ending, Failure, Record, Verdict, judge, judge_again
 
 
 class BreakerState(enum.StrEnum):
@@ -71,6 +71,21 @@ class Breaker:
         self.reason = verdict.reason
         self.failures, self.failure = verdict.failures, verdict.failure
         return verdict
+
+    def pardoned(self, pardons: int, chance: float) -> float | None:
+        """Of the failures that opened it some were a request's doing.
+
+        Returns:
+          After which time the slot is filled again, and the breaker is closed; None: it is not.
+        """
+        record = Record(self.failures, self.failure)
+        verdict = judge_again(record, pardons, self._limits, chance)
+        self.failures = verdict.failures
+        if verdict.delay_s is None:
+            self.reason = verdict.reason
+        else:
+            self._state, self.reason = BreakerState.CLOSED, ""
+        return verdict.delay_s
 
     def begin_trial(self) -> None:
         """The cool-down is over: what was before does not count, one failure is enough."""

@@ -88,6 +88,17 @@ class Dispatch:
         """Whether a worker stands in some slot of the model, or will by itself."""
         return any(not slot.is_over for slot in self._slots[model])
 
+    def trial_in_s(self, model: str) -> float | None:
+        """When a worker is tried, of a model that is not served; None: not by itself."""
+        times_s = [slot.refill_s for slot in self._slots[model] if slot.refill_s is not None]
+        return max(0.0, min(times_s) - self._clock()) if times_s else None
+
+    def pardon(self, model: str, slot_ids: Iterable[str]) -> None:
+        """What ended workers there was a request's doing."""
+        for slot in self._slots[model]:
+            if slot.slot_id in slot_ids:
+                slot.pardon()
+
     def sent(self, wire_id: int) -> OpenRequest | None:
         return self._there.get(wire_id)
 

@@ -273,7 +273,7 @@ class Pool:
             self._dispatch.pump(model)
             return
         for request in self._dispatch.waiting(model):
-            self._end(request, model_unavailable(model))
+            self._end(request, model_unavailable(model, self._dispatch.trial_in_s(model)))
 
     # --- admission
 
@@ -283,7 +283,7 @@ class Pool:
         if not self._dispatch.knows(model):
             raise model_not_found()
         if not self._dispatch.is_served(model):
-            raise model_unavailable(model)
+            raise model_unavailable(model, self._dispatch.trial_in_s(model))
 
     # --- crashes
 
@@ -312,6 +312,7 @@ class Pool:
             self._dispatch.keep_suspected(worker.model)
             return
         self._pardons.update(verdict.explained)
+        self._dispatch.pardon(worker.model, verdict.explained)
         self._log.error(
             "request_quarantined", correlation_id=in_work[0].correlation_id,
             fingerprint=verdict.guilty.hex()[:12], crashes=len(verdict.explained),

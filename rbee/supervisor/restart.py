@@ -131,13 +131,25 @@ def judge(ending: Ending, record: Record, limits: RestartConfig, chance: float) 
     failures = max(0, record.failures + 1 - ending.pardons)
     if failures == 0:
         return Verdict(0, _delay_s(1, limits, chance), failure=failure)
-    # One before it that was pardoned is none, though it was the last.
-    is_second = failures > 1 and record.last is not None and record.last.cause is failure.cause
+    # What was pardoned is none, be it this one or the one before it.
+    last = None if ending.pardons else record.last
+    is_second = failures > 1 and last is not None and last.cause is failure.cause
     if failure.tries is Tries.NEVER or (failure.tries is Tries.ONCE and is_second):
         return Verdict(failures, None, failure.reason, failure)
     if failures > limits.failures_max:
         return Verdict(failures, None, f"{failures} failures in a row", failure)
     return Verdict(failures, _delay_s(failures, limits, chance), failure=failure)
+
+
+def judge_again(record: Record, pardons: int, limits: RestartConfig, chance: float) -> Verdict:
+    """Decide once more on a slot that was to stay empty, as some of its failures are pardoned."""
+    assert record.last is not None, "nothing has failed"
+    failures = max(0, record.failures - pardons)
+    if record.last.tries is Tries.NEVER:
+        return Verdict(failures, None, record.last.reason, record.last)
+    if failures > limits.failures_max:
+        return Verdict(failures, None, f"{failures} failures in a row", record.last)
+    return Verdict(failures, _delay_s(max(1, failures), limits, chance), failure=record.last)
 
 
 def _delay_s(failures: int, limits: RestartConfig, chance: float) -> float:

@@ -1,6 +1,7 @@
 """A slot: the place of one worker, kept filled."""
 
 import enum
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -102,6 +103,7 @@ class Slot:
         self._pardons = 0  # that were taken into account
         self._wants_worker = True
         self._asked = trio.Event()  # the operator said something
+        self._is_pardoned = False  # no: it was a verdict on a request
 
     @property
     def failure(self) -> Failure | None:
@@ -148,6 +150,12 @@ class Slot:
         """Forget its failures; fill it now if it waits or has failed. A worker goes on."""
         self._breaker.reset()
         if self.worker is None:
+            self._ask()
+
+    def pardon(self) -> None:
+        """Failures of its workers turned out to be a request's doing: `SlotDelivery.pardons`."""
+        if self.state is SlotState.FAILED and not self._asked.is_set():
+            self._is_pardoned = True
             self._asked.set()
 
     def _hold(self, worker: Worker) -> None:
@@ -172,6 +180,7 @@ class Slot:
 
     def _ask(self) -> None:
         self._asked.set()
+        self._is_pardoned = False
         if self.worker is not None:
             self.worker.drain()
 
@@ -203,7 +212,7 @@ async def _refill(slot: Slot, around: Surroundings, reports: trio.Nursery) -> No
         if not slot._wants_worker:
             slot.state = SlotState.STOPPED
             around.delivery.slot_failed(slot)
-            await _wait_asked(slot)
+            await _asked_before(slot, math.inf)
             continue
         slot.state = SlotState.EMPTY
         room = await _wait_room(slot, around)
@@ -211,7 +220,7 @@ async def _refill(slot: Slot, around: Surroundings, reports: trio.Nursery) -> No
             continue
         verdict, gone_s = await _fill_once(slot, around, reports, room)
         if slot._asked.is_set():  # while the failure was reported
-            await _wait_asked(slot)
+            await _asked_before(slot, math.inf)
             slot._breaker.reset()
         elif verdict.delay_s is None:
             await _stay_failed(slot, around, verdict)
@@ -350,20 +359,24 @@ async def _stay_failed(slot: Slot, around: Surroundings, verdict: Verdict) -> No
         cause=verdict.failure.cause.value, last=slot.last_failure, trial_in_s=trial_after_s,
         remedy=f"{verdict.failure.remedy}; then: rbee workers reset {slot.slot_id}",
     )  # fmt: skip
+    until_s = math.inf if trial_after_s is None else trial_after_s + trio.current_time()
+    slot.refill_s = None if trial_after_s is None else until_s
     around.delivery.slot_failed(slot)
     around.slot_failed(slot)
-    if trial_after_s is None:
-        await _wait_asked(slot)
-    elif not await _asked_before(slot, trial_after_s + trio.current_time()):
-        slot._breaker.begin_trial()
-        around.log.warning("slot_on_trial", slot=slot.slot_id, cause=verdict.failure.cause.value)
-        return
-    slot._breaker.reset()
-
-
-async def _wait_asked(slot: Slot) -> None:
-    await slot._asked.wait()
-    slot._asked = trio.Event()
+    while await _asked_before(slot, until_s):
+        if not slot._is_pardoned:
+            slot._breaker.reset()
+            return
+        slot._is_pardoned = False
+        pardons, slot._pardons = slot._pardons, around.delivery.pardons(slot.slot_id)
+        delay_s = slot._breaker.pardoned(slot._pardons - pardons, around.chance.random())
+        if delay_s is not None:
+            around.log.warning("slot_pardoned", slot=slot.slot_id, restart_in_s=delay_s)
+            await _wait_backoff(slot, trio.current_time() + delay_s)
+            return
+        around.delivery.slot_failed(slot)  # for who came since the verdict
+    slot._breaker.begin_trial()
+    around.log.warning("slot_on_trial", slot=slot.slot_id, cause=verdict.failure.cause.value)
 
 
 async def _wait_backoff(slot: Slot, until_s: float) -> None:
@@ -374,7 +387,7 @@ async def _wait_backoff(slot: Slot, until_s: float) -> None:
 
 async def _asked_before(slot: Slot, until_s: float) -> bool:
     """Wait until then, or until an operator asks for something. Of both at once, he counts."""
-    slot.refill_s = until_s
+    slot.refill_s = until_s if until_s < math.inf else None
     with trio.move_on_at(until_s):
         await slot._asked.wait()
     slot.refill_s = None

@@ -30,7 +30,9 @@ _MOVES: Final = {
     SlotState.WAITING: {
         SlotState.FILLED, SlotState.STOPPED, SlotState.EMPTY,
     },
-    SlotState.FAILED: {SlotState.FILLED, SlotState.STOPPED, SlotState.EMPTY},
+    SlotState.FAILED: {
+        SlotState.FILLED, SlotState.STOPPED, SlotState.EMPTY, SlotState.WAITING,
+    },
     SlotState.STOPPED: {SlotState.FILLED, SlotState.STOPPED, SlotState.EMPTY},
 }  # fmt: skip
 
@@ -162,6 +164,10 @@ class SlotWatch:
         elif event == "request_quarantined":
             for history in self._histories.values():  # an earlier crash of each may be its doing
                 history.is_exact = False
+        elif event == "slot_pardoned":
+            history = self.of(fields["slot"])
+            history.due_s = trio.current_time() + fields["restart_in_s"]
+            history.gone_s = trio.current_time()
         elif event == "slot_on_trial":
             self.of(fields["slot"]).failures = 0
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rbee.errors import ErrorCode
+from rbee.errors import ErrorCode, RequestError
 from rbee.supervisor.quarantine import HEARINGS_MAX, TOKENS_MORE
 from tests.supervisor.pool_stand import CRASH, Stand
 
@@ -63,3 +63,26 @@ def test_whose_time_is_over_while_a_suspect_works_apart_ends_however_many_wait()
     stand.run()
     assert {sink.code for sink in late} == {ErrorCode.DEADLINE_EXCEEDED}
     assert suspect.ids == list(range(5000))
+
+
+def test_a_slot_that_the_guilty_closed_hears_of_the_verdict() -> None:
+    stand = Stand(slots=2)
+    stand.submit("poison 3", 100)
+    while not stand.crashes:
+        stand.tick()
+    [closed] = [slot for slot in stand.slots if slot.worker is None]
+    stand.give_up(closed)
+    stand.run()
+    assert closed._is_pardoned
+    assert stand.pool.pardons(closed.slot_id) == 1
+
+
+def test_who_comes_while_a_trial_is_due_is_told_when() -> None:
+    stand = Stand()
+    stand.submit()
+    stand.end(stand.slots[0], CRASH)
+    stand.slots[0].refill_s = stand.now_s + 29.8
+    stand.give_up(stand.slots[0])
+    with pytest.raises(RequestError, match="one is tried in 30 s") as refused:
+        stand.submit()
+    assert refused.value.retry_after_s == pytest.approx(29.8)

@@ -112,6 +112,26 @@ def test_a_pardon_counts_for_failures_before_it_too() -> None:
     assert (verdict.failures, verdict.delay_s) == (0, 1.0)
 
 
+def test_memory_that_a_request_took_is_no_second_time_beside_other_failures() -> None:
+    breaker = Breaker()
+    assert [breaker.ended(CRASH, LIMITS, 0.5).delay_s for _ in range(2)] == [1.0, 2.0]
+    assert breaker.ended(MEMORY, LIMITS, 0.5).delay_s == 4.0
+    verdict = breaker.ended(replace(MEMORY, pardons=2), LIMITS, 0.5)
+    assert (verdict.failures, verdict.delay_s) == (2, 2.0)
+
+
+def test_a_pardon_closes_the_breaker_again_where_what_is_left_would_not_have_opened_it() -> None:
+    breaker = Breaker()
+    for _ in range(6):
+        verdict = breaker.ended(CRASH, LIMITS, 0.5)
+    assert verdict.delay_s is None
+    assert breaker.pardoned(1, 0.5) is None
+    assert (breaker.failures, breaker.reason) == (5, "5 failures in a row")
+    assert breaker.pardoned(2, 0.5) == 4.0
+    assert (breaker.failures, breaker.state(None)) == (3, BreakerState.CLOSED)
+    assert breaker.pardoned(9, 0.5) == 1.0
+
+
 def test_a_trial_that_a_request_ended_is_no_failed_trial() -> None:
     breaker = opened(COOLING)
     breaker.begin_trial()

@@ -219,6 +219,37 @@ async def test_crashes_that_are_a_requests_doing_are_not_counted(
     assert {event["restart_in_s"] for event in place.told("worker_failed")} == {1.0}
 
 
+async def test_a_slot_that_a_request_closed_is_filled_again_once_that_is_known(
+    autojump_clock: MockClock,
+) -> None:
+    place = Place(*crashing(4))
+    async with kept(place, RestartConfig()):
+        await trio.sleep(20)
+        assert place.slot.state is SlotState.FAILED
+        place.heard.pardoned = 1
+        place.slot.pardon()
+        await trio.sleep(5)
+        assert place.slot.worker is not None
+        assert place.slot.failures(trio.current_time()) == 3
+        assert place.breaker() is BreakerState.CLOSED
+
+
+async def test_a_pardon_that_changes_nothing_leaves_the_slot_to_the_operator(
+    autojump_clock: MockClock,
+) -> None:
+    place = Place(FakeChild(exit_after_s=0, exit_code=ExitCode.CONFIG))
+    async with kept(place, RestartConfig()):
+        await trio.sleep(20)
+        place.heard.pardoned = 1
+        place.slot.pardon()
+        await trio.sleep(20)
+        assert place.slot.is_over
+        assert len(place.heard.failed_slots) == 2, "who came in between is told"
+        place.slot.reset()
+        await trio.sleep(1)
+        assert place.slot.worker is not None
+
+
 @pytest.mark.parametrize(
     ("child", "cause", "restarts"),
     [
