@@ -54,3 +54,12 @@ class OpenRequest:
     sent_s: float = 0.0
     tokens: int = 0  # that it may take, as the backlog counts them
     is_touched: bool = False  # its sink has what was not flushed
+
+
+def likeliest_last(suspects: list[OpenRequest]) -> list[OpenRequest]:
+    """Each goes to the head of its line, so the last is the first that works apart.
+
+    That is the one which had brought the fewest tokens when the worker ended, of those the
+    newest: if it is guilty it is found at once, and the others need not be heard.
+    """
+    return sorted(suspects, key=lambda request: -request.course.tokens_here)

@@ -34,11 +34,15 @@ from rbee.rate_limits import Priority
 from rbee.supervisor.audited import Lives
 from rbee.supervisor.dispatch import Dispatch
 from rbee.supervisor.failover import may_be_a_requests_doing
-from rbee.supervisor.open_request import FailoverSink, OpenRequest, Sink
+from rbee.supervisor.open_request import FailoverSink, OpenRequest, Sink, likeliest_last
 from rbee.supervisor.quarantine import Quarantine, Standing
 from rbee.supervisor.slot import Slot
 from rbee.supervisor.worker import Worker, WorkerExit
 from rbee.wire import Delta, Failed, Step
+
+# So many requests in a row may be found guilty, and no more without an answer between them: then it
+# is the engine, and the breaker counts.
+GUILTY_IN_A_ROW_MAX: Final = 8
 
 # How long sinks are flushed in one go, and after how many the clock is looked at.
 FLUSHES_S_MAX: Final = 0.001
@@ -80,6 +84,7 @@ class Pool:
         self._open: dict[int, OpenRequest] = {}
         self._touched: list[OpenRequest] = []
         self._pardons: Counter[str] = Counter()
+        self._guilty_in_a_row: Counter[str] = Counter()  # by model: without an answer between
         self._draining_since_s: float | None = None
 
     # --- for the faces
@@ -211,6 +216,7 @@ class Pool:
             told = request.course.take(delta)
             if delta.finish is not None:
                 self._take_out(request)
+                self._guilty_in_a_row.pop(worker.model, None)
             self._push(request, told)
         self._dispatch.let_go(worker)
         for suspect in suspects:
@@ -255,7 +261,7 @@ class Pool:
             signal=ending.signal,
         ):  # fmt: skip
             self._judge(worker, mine + cancelled)
-            returning = _likeliest_last(mine)
+            returning = likeliest_last(mine)
         for request in returning:
             if request.request_id in self._open:
                 self._fail_over(request)
@@ -311,8 +317,10 @@ class Pool:
         if verdict.guilty is None:
             self._dispatch.keep_suspected(worker.model)
             return
-        self._pardons.update(verdict.explained)
-        self._dispatch.pardon(worker.model, verdict.explained)
+        self._guilty_in_a_row[worker.model] += 1
+        if self._guilty_in_a_row[worker.model] <= GUILTY_IN_A_ROW_MAX:
+            self._pardons.update(verdict.explained)
+            self._dispatch.pardon(worker.model, verdict.explained)
         self._log.error(
             "request_quarantined", correlation_id=in_work[0].correlation_id,
             fingerprint=verdict.guilty.hex()[:12], crashes=len(verdict.explained),
@@ -384,12 +392,3 @@ class Pool:
             request.sink.fail(error)
         except Exception:  # noqa: BLE001  # rule 3
             self._log.error("sink_failed", correlation_id=request.correlation_id, exc_info=True)
-
-
-def _likeliest_last(suspects: list[OpenRequest]) -> list[OpenRequest]:
-    """Each goes to the head of its line, so the last is the first that works apart.
-
-    That is the one which had brought the fewest tokens when the worker ended, of those the
-    newest: if it is guilty it is found at once, and the others need not be heard.
-    """
-    return sorted(suspects, key=lambda request: -request.course.tokens_here)

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from rbee.errors import ErrorCode, RequestError
+from rbee.supervisor.pool import GUILTY_IN_A_ROW_MAX
 from rbee.supervisor.quarantine import HEARINGS_MAX, TOKENS_MORE
 from tests.supervisor.pool_stand import CRASH, Stand
 
@@ -86,3 +87,22 @@ def test_who_comes_while_a_trial_is_due_is_told_when() -> None:
     with pytest.raises(RequestError, match="one is tried in 30 s") as refused:
         stand.submit()
     assert refused.value.retry_after_s == pytest.approx(29.8)
+
+
+def test_an_engine_that_crashes_at_everything_is_not_pardoned_for_ever() -> None:
+    stand = Stand()
+
+    def fail(number: int) -> None:
+        stand.submit(f"poison {number % 3 + 1}", 100 + number)
+        stand.run()
+
+    for number in range(GUILTY_IN_A_ROW_MAX):
+        fail(number)
+    assert stand.pool.pardons("m-0") == stand.crashes == 2 * GUILTY_IN_A_ROW_MAX
+    fail(100)
+    assert stand.crashes == 2 + stand.pool.pardons("m-0")
+    answered, _ = stand.submit()
+    stand.run()
+    assert answered.finish == "length"
+    fail(200)
+    assert stand.crashes == 2 + stand.pool.pardons("m-0")
