@@ -36,6 +36,10 @@ class StoreError(RbeeError):
     """The store cannot be used now: locked, not ours, the disk. Another try may succeed."""
 
 
+class StoreUnmadeError(StoreError):
+    """There is no store yet, and may be soon: the disk is full or fails, or another makes it."""
+
+
 class StoreCorruptError(StoreError):
     """The store is broken, or none of ours. No try will succeed."""
 

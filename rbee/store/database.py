@@ -17,8 +17,16 @@ from rbee.store.schema import APPLICATION_ID, STEPS, VERSION
 # How long another process may hold the lock: its transactions take milliseconds.
 BUSY_TIMEOUT_S: Final = 2.0
 
+# What SQLite keeps beside a file, by the end of its name: it belongs to the file.
+COMPANIONS: Final = ("-wal", "-shm", "-journal")
+
 _CORRUPT: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PRIMARY_CODE: Final = 0xFF  # the low byte of an extended code
+
+# A file with a log ahead: who opens it need not write to it, nor lock out all others, for that.
+# Source: https://www.sqlite.org/fileformat2.html, 1.3.3 "File format version numbers".
+_FORMAT: Final = slice(18, 20)
+_FORMAT_WAL: Final = b"\x02\x02"
 
 Values = tuple[str | int | None, ...]
 
@@ -27,7 +35,7 @@ class Database:
     """An open store. `close` it.
 
     Args:
-      path: of a file that is there, and may be empty.
+      path: of a file that is there.
     Raises:
       StoreError: it cannot be used now.
       StoreCorruptError: it is broken, or none of ours.
@@ -97,8 +105,7 @@ class Database:
         execute = self._connection.execute
         version = execute("PRAGMA user_version").fetchone()[0]
         application = execute("PRAGMA application_id").fetchone()[0]
-        tables = execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if application != APPLICATION_ID and (tables or application or version):
+        if application != APPLICATION_ID:
             raise StoreCorruptError(f"{self.path} is a database of another program")
         if version > VERSION:
             message = (
@@ -112,24 +119,16 @@ class Database:
         execute("PRAGMA synchronous = FULL")
         execute("PRAGMA trusted_schema = OFF")
         if version < VERSION:
-            self._upgrade()
+            _upgrade(self._connection)
 
-    def _upgrade(self) -> None:
-        execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")
-        try:
-            # Another process may have done it meanwhile.
-            version = execute("PRAGMA user_version").fetchone()[0]
-            for step in STEPS[version:]:
-                for statement in step:
-                    execute(statement)
-            execute(f"PRAGMA user_version = {VERSION}")
-            execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                execute("ROLLBACK")
-            raise
+
+def empty_store() -> bytes:
+    """What the file of a store holds that has all its tables, and nothing in them."""
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        _upgrade(connection)
+        content = bytearray(connection.serialize())
+    content[_FORMAT] = _FORMAT_WAL
+    return bytes(content)
 
 
 def read_through(path: Path) -> None:
@@ -148,6 +147,24 @@ def read_through(path: Path) -> None:
         contextlib.closing(sqlite3.connect(":memory:")) as copy,
     ):
         connection.backup(copy)
+
+
+def _upgrade(connection: sqlite3.Connection) -> None:
+    execute = connection.execute
+    execute("BEGIN IMMEDIATE")
+    try:
+        # Another process may have done it meanwhile.
+        version = execute("PRAGMA user_version").fetchone()[0]
+        for step in STEPS[version:]:
+            for statement in step:
+                execute(statement)
+        execute(f"PRAGMA user_version = {VERSION}")
+        execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            execute("ROLLBACK")
+        raise
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from rbee.errors import StoreCorruptError, StoreError
-from rbee.store.database import Database, read_through
+from rbee.store.database import COMPANIONS, Database, read_through
+from rbee.store.making import make_store
 from rbee.store.store import Store
 
 FILE_NAME: Final = "rbee.db"
 
-# What SQLite keeps beside a file: it belongs to it.
-_COMPANIONS: Final = ("", "-wal", "-shm")
 _ASIDE: Final = ".corrupt-"
-_CREATE: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def open_store(path: Path, *, create: bool = True) -> Store | None:
@@ -29,6 +27,7 @@ def open_store(path: Path, *, create: bool = True) -> Store | None:
 
     Raises:
       StoreError: it cannot be used: locked, not ours, open to others, the disk.
+      StoreUnmadeError: there is none, and it could not be made now.
       StoreCorruptError: it is broken. `set_aside` makes room for a new one.
     """
     try:
@@ -59,7 +58,7 @@ def set_aside(path: Path, now_unix_s: float) -> Path:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now_unix_s))
     aside = path.with_name(f"{path.name}{_ASIDE}{stamp}")
     try:
-        for companion in _COMPANIONS:
+        for companion in ("", *COMPANIONS):
             with contextlib.suppress(FileNotFoundError):
                 Path(f"{path}{companion}").rename(f"{aside}{companion}")
     except OSError as error:
@@ -71,6 +70,8 @@ def has_aside(path: Path) -> bool:
     """Whether a broken store lies beside ``path``, or that cannot be seen."""
     try:
         return any(each.name.startswith(f"{path.name}{_ASIDE}") for each in path.parent.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError:
         return True
 
@@ -80,6 +81,7 @@ def _find(path: Path) -> bool:
 
     Raises:
       StoreError: there is, and it is not as it must be.
+      StoreCorruptError: it is empty, as none of ours ever was.
     """
     try:
         found = path.lstat()
@@ -95,6 +97,8 @@ def _find(path: Path) -> bool:
         )
     if mode & 0o077:
         raise StoreError(f"the store {path} must be closed to others (0600), found {mode:04o}")
+    if not found.st_size:  # SQLite would take it for a new one, and delete the log beside it
+        raise StoreCorruptError(f"the store {path} is broken: the file is empty")
     return True
 
 
@@ -105,5 +109,4 @@ def _create(path: Path) -> None:
         raise StoreError(
             f"the folder {path.parent} belongs to uid {owner}: run the command as that user"
         )
-    with contextlib.suppress(FileExistsError):  # another process was quicker
-        os.close(os.open(path, _CREATE, 0o600))
+    make_store(path)

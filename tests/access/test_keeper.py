@@ -3,8 +3,7 @@
 import os
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,50 +11,14 @@ import pytest
 import trio
 
 from rbee.errors import KeysFullError, StoreError
-from rbee.store import KeyRow, open_store
+from rbee.store import open_store
 from rbee.store.database import Database
-from rbee.supervisor.access import keeper as keepers
-from rbee.supervisor.access.api_key import new_key
-from rbee.supervisor.access.keeper import Keeper
-from rbee.supervisor.access.keyring import Keyring
-from tests.access.keys import HeardAudit, Ring
-from tests.api.face import LogLines
-from tests.small_disk import fill, small_disk
-
-
-class House:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.ring = Keyring()
-        self.log = LogLines()
-        self.audit = HeardAudit()
-        self.keeper = Keeper(path, self.ring, self.log, self.audit)
-        self.keeper.open()
-
-    async def wait(self, condition: Callable[[], bool]) -> None:
-        with trio.fail_after(10):
-            while not condition():
-                await trio.sleep(0.005)
-
-
-@asynccontextmanager
-async def kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
-    monkeypatch.setattr(keepers, "LOOK_EVERY_S", 0.01)
-    house = House(path)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(house.keeper.run)
-        yield house
-        nursery.cancel_scope.cancel(reason="the test is over")
-    house.keeper.close()
+from tests.access.house import kept, row
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "rbee.db"
-
-
-def row(**more: object) -> KeyRow:
-    return Ring().row(new_key(), **more)
 
 
 async def test_an_empty_store_asks_for_no_key_and_is_made(
@@ -173,87 +136,24 @@ async def test_a_store_that_cannot_be_used_at_the_start_opens_no_door_and_is_tri
         assert house.audit.heard == []
 
 
-async def test_a_store_that_is_begun_on_a_full_disk_locks_nobody_out_once_it_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_store_that_could_not_be_read_and_is_taken_away_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with small_disk(tmp_path) as disk:
-        filler = fill(disk)
-        async with kept(disk / "rbee.db", monkeypatch) as house:
-            assert house.ring.is_required, "it has not been looked into yet"
-            await trio.sleep(0.05)
-            assert house.ring.is_required
-            filler.unlink()
-            await house.wait(lambda: house.keeper.state == "ok")
-            assert not house.ring.is_required
-            assert [(name, line.get("keys_required")) for _, name, line in house.log.lines] == [
-                ("store_unavailable", None), ("store_available", False), ("no_keys", None),
-            ]  # fmt: skip
-            await house.keeper.add(row())
-            assert house.ring.is_required
-
-
-@pytest.mark.parametrize("finds", ["a key", "keys were lost", "no file"])
-async def test_a_store_that_is_begun_on_a_full_disk_opens_no_door_where_there_may_be_keys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finds: str
-) -> None:
-    with small_disk(tmp_path) as disk:
-        filler, path = fill(disk), disk / "rbee.db"
-        async with kept(path, monkeypatch) as house:
-            path.unlink()
-            filler.unlink()
-            if finds == "no file":
-                await trio.sleep(0.05)
-                assert house.keeper.state == "unavailable"
-            else:
-                other = open_store(aside := path.with_name("other.db"))
-                assert other is not None
-                with other:
-                    if finds == "a key":
-                        other.keys.add(row())
-                    else:
-                        other.keys.note_lost("rbee.db.corrupt")
-                aside.rename(path)
-                await house.wait(lambda: house.keeper.state in {"ok", "replaced"})
-                (told,) = house.log.of("store_available")
-                assert told["keys_required"]
-            assert house.ring.is_required
-            assert house.log.of("no_keys") == []
-
-
-@pytest.mark.parametrize("is_left", [True, False])
-async def test_a_broken_store_that_is_set_aside_on_a_full_disk_opens_no_door_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_left: bool
-) -> None:
-    with small_disk(tmp_path) as disk:
-        path = disk / "rbee.db"
-        path.write_bytes(b"this is no database" * 100)
-        path.chmod(0o600)
-        filler = fill(disk)
-        async with kept(path, monkeypatch) as house:
-            assert house.ring.is_required
-            assert len(house.log.of("store_replaced")) == 1
-        if not is_left:
-            path.unlink()  # what it has begun
-        async with kept(path, monkeypatch) as house:
-            assert house.ring.is_required
-            filler.unlink()
-            await house.wait(lambda: house.keeper.state == "replaced")
-            assert house.ring.is_required
-        async with kept(path, monkeypatch) as house:
-            assert house.ring.is_required
-            assert house.keeper.state == "replaced"
-
-
-async def test_an_empty_file_that_lay_there_before_may_have_had_keys(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with small_disk(tmp_path) as disk:
-        (disk / "rbee.db").touch(mode=0o600)
-        filler = fill(disk)
-        async with kept(disk / "rbee.db", monkeypatch) as house:
-            filler.unlink()
-            await house.wait(lambda: house.keeper.state == "ok")
-            assert house.ring.is_required
+    async with kept(path, monkeypatch) as house:
+        await house.keeper.add(row())
+    path.chmod(0o644)
+    async with kept(path, monkeypatch) as house:
+        path.rename(away := path.with_name("away.db"))
+        await trio.sleep(0.05)
+        assert not path.exists()
+        assert house.keeper.state == "unavailable"
+        assert house.ring.is_required
+        open_store(path).close()  # type: ignore[union-attr]  # as a command would, meanwhile
+        await house.wait(lambda: house.keeper.state == "ok")
+        assert house.ring.is_required, "what was in the one that is away was not seen"
+        away.chmod(0o600)
+        away.rename(path)
+        await house.wait(lambda: len(house.ring) == 1)
 
 
 async def test_a_folder_that_cannot_be_written_is_told_and_locks_nobody_out(

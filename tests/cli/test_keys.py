@@ -200,8 +200,9 @@ def test_a_key_that_cannot_be_written_to_its_file_is_not_kept(
     def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
     state = tmp_path / "state"
+    open_store(state / "rbee.db").close()  # type: ignore[union-attr]
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="cannot be written: No space left on device"):
         run_command(["init", "--state-dir", str(state)])
     assert not (state / "admin.key").exists()

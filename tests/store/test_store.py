@@ -13,29 +13,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rbee.errors import KeysFullError, StoreCorruptError, StoreError
-from rbee.store import AuditHead, KeyRow, RevokedToken, Store, keys, open_store, set_aside
+from rbee.store import AuditHead, RevokedToken, keys, open_store, set_aside
 from rbee.store.database import Database, read_through
 from tests.e2e.injection import STRACE
-
-
-def row(key_id: str = "aaaaaaaa", **more: object) -> KeyRow:
-    given: dict[str, object] = {
-        "id": key_id, "hash": "$argon2id$…", "fingerprint": "0a1b2c", "name": "a name",
-        "role": "user", "models": ("one", "org/two"), "limits": {"requests_per_minute": 3},
-        "created_s": 1_000,
-    }  # fmt: skip
-    return KeyRow(**{**given, **more})  # type: ignore[arg-type]
+from tests.store.stores import opened, row
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "rbee.db"
-
-
-def opened(path: Path) -> Store:
-    store = open_store(path)
-    assert store is not None
-    return store
 
 
 def test_a_key_comes_back_as_it_was_added_also_after_a_restart(path: Path) -> None:
@@ -308,11 +294,27 @@ def test_a_store_that_cannot_be_set_aside_is_an_error_of_the_store(
         set_aside(path, 0.0)
 
 
-def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
+@pytest.mark.parametrize("create", [True, False])
+def test_an_empty_file_is_a_broken_store_and_its_log_is_left_alone(
+    path: Path, create: bool
+) -> None:
+    with opened(path) as store:
+        store.keys.add(row())
+    os.truncate(path, 0)
+    (log := Path(f"{path}-wal")).write_bytes(b"the log")
+    with pytest.raises(StoreCorruptError, match="is broken: the file is empty"):
+        open_store(path, create=create)
+    assert path.stat().st_size == 0
+    assert log.read_bytes() == b"the log"
+
+
+@pytest.mark.parametrize("made_with", ["CREATE TABLE notes (text)", "VACUUM"])
+def test_a_database_of_another_program_is_left_alone(path: Path, made_with: str) -> None:
     path.parent.mkdir()
     connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE notes (text)")
+    connection.execute(made_with)
     connection.close()
+    assert path.stat().st_size
     path.chmod(0o600)
     with pytest.raises(StoreCorruptError, match="another program"):
         open_store(path)

@@ -7,8 +7,9 @@ Rule 2: a store that cannot be used costs nothing that is known: the keys of the
         that could not be written can be used again once something was written.
 Rule 3: a store that is found broken at the start is set aside, and keys are asked for until an
         operator has made new ones: what was locked is not open because the lock is broken.
-Rule 4: where a store cannot be read at the start, nobody gets in without a key. Once it was
-        read it is as configured, if no file lay there before this start and no keys were lost.
+Rule 4: where a store cannot be read at the start, or made, nobody gets in without a key. Once
+        it was read it is as at a start that reads it at once, unless it had gone meanwhile. Only
+        where there is none and none can be begun it is as configured: nobody could wait for it.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from typing import Final, Literal, TypeVar
 import trio
 
 from rbee.audit import NO_AUDIT, Audit
-from rbee.errors import KeysFullError, StoreCorruptError, StoreError
+from rbee.errors import KeysFullError, StoreCorruptError, StoreError, StoreUnmadeError
 from rbee.logs import Log
 from rbee.store import KeyRow, Store, has_aside, open_store, set_aside
 from rbee.supervisor.access.keyring import Keyring
@@ -55,6 +56,7 @@ class Keeper:
         self._trouble = ""
         self._must_rehearse = False  # the last change failed; written in threads, one at a time
         self._was_replaced = False
+        self._was_absent = False  # at the start, where it could not be read: it may be made later
         self._is_presumed = False  # keys are asked for only because nobody has looked yet
         self._limiter = trio.CapacityLimiter(1)
 
@@ -76,7 +78,6 @@ class Keeper:
 
     def open(self) -> None:
         """Open the store, or go on without it. Waits for the disk."""
-        was_absent = _is_absent(self._path)
         try:
             try:
                 self._store = open_store(self._path)
@@ -87,14 +88,9 @@ class Keeper:
             rows = self._read(self._store)
         except StoreError as error:
             self._note_trouble(error)
-            # If there is a store, there are keys in it, as far as anybody knows. One that was
-            # made just now, and could not be filled, has none; the first look will show it.
-            if not self._keyring.is_required and not _is_absent(self._path):
-                self._keyring.is_required = True
-                self._is_presumed = was_absent
+            self._presume(error)
             self._version = -1
             return
-        self._keyring.is_required = self._keyring.is_required or self._was_replaced
         self._take(rows)
 
     def close(self) -> None:
@@ -113,6 +109,15 @@ class Keeper:
         assert store is not None
         store.keys.note_lost(aside.name)
         return store
+
+    def _presume(self, error: StoreError) -> None:
+        """Ask for keys, as there may be some. The first look will show whether there are."""
+        self._was_absent = _is_absent(self._path)
+        may_come = not self._was_absent or isinstance(error, StoreUnmadeError)
+        was_lost = has_aside(self._path)  # no look shows what was in that one
+        if not self._keyring.is_required and (may_come or was_lost):
+            self._keyring.is_required = True
+            self._is_presumed = not was_lost
 
     # --- in trio
 
@@ -208,8 +213,11 @@ class Keeper:
             self._store = None
         if self._store is None:
             self._version = -1
-            self._store = open_store(self._path, create=not self._keyring.is_required)
+            # One that was there, and is away to be mended, is waited for.
+            may_create = self._was_absent if self._rows is None else not self._keyring.is_required
+            self._store = open_store(self._path, create=may_create)
         if self._store is None:
+            self._is_presumed = False  # what takes its place does not show what was in it
             raise StoreError(f"the store {self._path} has gone: put it back, or start again")
         version = self._store.data_version()
         if version == self._version:
@@ -238,8 +246,9 @@ class Keeper:
         """Take over what the store has; record what another process has changed in it."""
         before, self._rows = self._rows, {row.id: row for row in rows}
         recorded, self._recorded = self._recorded, set()
-        if before is None and self._is_presumed:
-            self._keyring.is_required = self._was_replaced
+        if before is None:
+            is_required = self._keyring.is_required and not self._is_presumed
+            self._keyring.is_required = is_required or self._was_replaced
         for key_id in self._keyring.replace(rows):
             self._log.error("key_unusable", key=key_id, effect="it opens nothing")
         if before is None:
