@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
-from rbee.signal_mask import hold_back
+from rbee.supervisor.start import Start, begin
 
 # `rbee.cli.endings.INTERRUPTED` and `ExitCode.OS_ERROR`, which may not be imported yet.
 _INTERRUPTED: Final = 130
@@ -26,12 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
       The exit code.
     """
+    is_process = arguments is None
     if arguments is None:
         arguments = sys.argv[1:]
-        if arguments[:1] == ["serve"]:  # already now: what it imports takes half a second
-            hold_back()
     try:
         _fill_standard_descriptors()
+        if is_process and next((word for word in arguments if word != "--"), "") == "serve":
+            with begin() as start:  # already now: what it imports takes half a second
+                return _run(arguments, start)
         return _run(arguments)
     except KeyboardInterrupt:
         return _INTERRUPTED
@@ -51,7 +53,7 @@ def _fill_standard_descriptors() -> None:
                 os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest that is free
 
 
-def _run(arguments: Sequence[str]) -> int:
+def _run(arguments: Sequence[str], start: Start | None = None) -> int:
     # Imported here, where Ctrl-C is already quiet.
     from rbee.cli.app import run_command
     from rbee.cli.endings import ReaderGoneError, exit_code_of
@@ -60,7 +62,7 @@ def _run(arguments: Sequence[str]) -> int:
 
     accept_any_text()
     try:
-        code = run_command(arguments)
+        code = run_command(arguments, start)
         put("", end="")  # what still waits in the buffer may fail too
     except ReaderGoneError as error:
         return exit_code_of(error)

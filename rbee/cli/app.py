@@ -1,5 +1,6 @@
 """All commands, by name, and the examples that their help shows."""
 
+import functools
 import sys
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ from rbee.cli import (
 )
 from rbee.cli.endings import ReaderGoneError, UsageError
 from rbee.cli.terminal import is_terminal, printable
+from rbee.supervisor.start import Start
 
 _EXAMPLES = """\
 Examples:
@@ -133,7 +135,7 @@ Examples:
 """
 
 
-def build_app() -> App:
+def build_app(start: Start | None = None) -> App:
     """The whole command line."""
     app = App(
         name="rbee",
@@ -147,7 +149,8 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
         result_action="return_value",
     )
-    app.command(serve.serve, help_epilogue=_SERVE_EXAMPLES)
+    run_server = functools.partial(serve.serve, start=start)
+    app.command(run_server, name="serve", help_epilogue=_SERVE_EXAMPLES)
     app.command(chat.chat, help_epilogue=_CHAT_EXAMPLES)
     app.command(status.status, help_epilogue=_STATUS_EXAMPLES)
     app.command(doctor.doctor, help_epilogue=_DOCTOR_EXAMPLES)
@@ -195,8 +198,11 @@ def build_app() -> App:
     return app
 
 
-def run_command(arguments: Sequence[str]) -> int:
+def run_command(arguments: Sequence[str], start: Start | None = None) -> int:
     """Do what the command line says.
+
+    Args:
+      start: of a server that is to be; see `rbee.supervisor.start`.
 
     Returns:
       The exit code.
@@ -205,7 +211,8 @@ def run_command(arguments: Sequence[str]) -> int:
       RbeeError: see `rbee.cli.endings`.
     """
     try:
-        code = build_app()(list(arguments), exit_on_error=False, print_error=False, verbose=False)
+        app = build_app(start)
+        code = app(list(arguments), exit_on_error=False, print_error=False, verbose=False)
     except CycloptsError as error:
         command = " ".join(["rbee", *(error.command_chain or ())])
         raise UsageError(f"{printable(str(error))}\nSee `{command} --help`.") from error

@@ -5,16 +5,19 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from rbee.supervisor.start import Start
+
 LogFormat = Literal["auto", "json", "text"]
 
 
-def serve(
+def serve(  # noqa: PLR0913  # its options
     *,
     config: Path | None = None,
     model: Annotated[list[str] | None, Parameter(name=["--model", "-m"])] = None,
     bind: str | None = None,
     run_dir: str | None = None,
     log_format: LogFormat | None = None,
+    start: Annotated[Start | None, Parameter(parse=False)] = None,
 ) -> int:
     """Serve models over HTTP, until SIGTERM or Ctrl-C.
 
@@ -29,6 +32,7 @@ def serve(
       bind: Where to listen, as HOST:PORT.
       run_dir: The folder for sockets, made with mode 0700.
       log_format: How log lines look; auto is text on a terminal, else JSON.
+      start: What the process has begun with.
     """
     from rbee.cli.effective_config import apply_overrides, configuration
 
@@ -37,4 +41,5 @@ def serve(
     )
     from rbee.supervisor.main import serve as run_supervisor
 
-    return run_supervisor(effective)
+    assert start is not None, "a server is a process of its own, as it holds signals back"
+    return run_supervisor(effective, start)

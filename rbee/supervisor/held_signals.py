@@ -1,7 +1,6 @@
 """Reads signals that are blocked (`rbee.signal_mask`) from a descriptor."""
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -9,10 +8,10 @@ from typing import Final
 
 import trio
 
-_SIGSET_BYTES: Final = 128  # sigset_t of glibc and musl
+from rbee.signal_mask import descriptor_of
+
 _SIGINFO_BYTES: Final = 128  # struct signalfd_siginfo, signalfd(2)
 _NUMBER_BYTES: Final = 4  # its first field, ssi_signo
-_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC  # SFD_NONBLOCK | SFD_CLOEXEC: the same bits
 
 
 class HeldSignals:
@@ -38,21 +37,3 @@ class HeldSignals:
             with contextlib.suppress(BlockingIOError):
                 found = os.read(self._descriptor, _SIGINFO_BYTES)
                 return signal.Signals(int.from_bytes(found[:_NUMBER_BYTES], sys.byteorder))
-
-
-def descriptor_of(*numbers: signal.Signals) -> int:
-    """A new one, which is readable while one of them waits. Who but looks takes none away.
-
-    Raises:
-      OSError: there is none to be had.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    signals = ctypes.create_string_buffer(_SIGSET_BYTES)
-    libc.sigemptyset(signals)
-    for number in numbers:
-        libc.sigaddset(signals, int(number))
-    descriptor = int(libc.signalfd(-1, signals, _FLAGS))
-    if descriptor < 0:
-        problem = ctypes.get_errno()
-        raise OSError(problem, os.strerror(problem))
-    return descriptor

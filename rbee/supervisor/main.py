@@ -48,7 +48,6 @@ from rbee.supervisor.last_shutdown import Stopwatch, leave, take
 from rbee.supervisor.launch import Launcher
 from rbee.supervisor.local import LocalSocket, serve_local
 from rbee.supervisor.operations import Operations
-from rbee.supervisor.overdue import Overdue
 from rbee.supervisor.pool import Pool
 from rbee.supervisor.preparation import calm_collector, prepare, return_large_memory
 from rbee.supervisor.refusal import find_refusal
@@ -57,6 +56,7 @@ from rbee.supervisor.restart import Cause
 from rbee.supervisor.run_dir import RunDir
 from rbee.supervisor.signals import Ending, watch_hang_ups, watch_signals
 from rbee.supervisor.slot import Slot, Surroundings, keep_filled
+from rbee.supervisor.start import Start
 from rbee.supervisor.warden_child import keep_warden
 from rbee.supervisor.worker import WorkerPlan
 from rbee.supervisor.worker_user import WorkerUser
@@ -77,11 +77,11 @@ HURRIED_CLOSE_S: Final = 0.5
 OVERDUE_S: Final = 1.9
 
 
-def serve(config: Config) -> int:
+def serve(config: Config, start: Start) -> int:
     """Run the supervisor until a signal ends it.
 
-    All that `rbee.signal_mask` names wait by now, as `__main__` has it, and do so when this
-    returns: then nothing is left to be hurried.
+    All that `rbee.signal_mask` names wait since ``start``, and do so when this returns: then
+    nothing is left to be hurried.
 
     Returns:
       The exit code: 0 after a clean shutdown, UNAVAILABLE where no slot could serve any more.
@@ -93,8 +93,8 @@ def serve(config: Config) -> int:
     log = open_log(config.log)
     _harden(config.server, log)
     shutdown_s_max = config.server.drain_s + FACES_CLOSE_S + config.worker.kill_after_s + OVERDUE_S
+    start.overdue.change(shutdown_s_max, functools.partial(_tell_overdue, log))
     with (
-        Overdue(shutdown_s_max, log) as overdue,
         contextlib.nullcontext(prepare(config, log)) as ready,
         open_audit(config.audit, place_in(_state_dir(config)), log) as opened,
         RunDir(ready.run_dir) as run_dir,
@@ -122,7 +122,7 @@ def serve(config: Config) -> int:
                 quarantine=instance.gpu_problem,
             )  # fmt: skip
             outside = _Outside(
-                links, instance, address, opened, presence, overdue, ready.tls, terminal, gate,
+                links, instance, address, opened, presence, start, ready.tls, terminal, gate,
                 gpu_gate, local,
             )  # fmt: skip
             house = _build(config, ready.plans, ready.user, outside, log)
@@ -146,6 +146,13 @@ def serve(config: Config) -> int:
     return code
 
 
+def _tell_overdue(log: Log, limit_s: float) -> None:
+    log.error(
+        "shutdown_overdue", limit_s=limit_s, exit_code=int(ExitCode.SOFTWARE),
+        remedy="what is left of the workers is ended by their life pipes and the warden",
+    )  # fmt: skip
+
+
 def _harden(config: ServerConfig, log: Log) -> None:
     """Before anything secret is read."""
     if problem := forbid_core_files():
@@ -165,7 +172,7 @@ class _Outside:
     bind: Bind
     opened: OpenAudit
     presence: Presence
-    overdue: Overdue
+    start: Start
     tls: Tls | None
     terminal: Terminal
     gate: Gate
@@ -207,7 +214,7 @@ def _build(
         lives=lives,
         metrics=metrics,
     )
-    ending = Ending(outside.overdue.start, lambda: pool.open_requests, log)
+    ending = Ending(outside.start.overdue.start, lambda: pool.open_requests, log)
     lines = LastLines(log)
     crashes = _open_crashes(config, log)
 

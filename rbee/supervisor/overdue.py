@@ -8,29 +8,38 @@ warden clear up behind us, as after a crash.
 import os
 import select
 import signal
-import sys
 import threading
+import time
+from collections.abc import Callable
 from typing import Final
 
 from rbee.errors import ExitCode
-from rbee.logs import Log
-from rbee.supervisor.held_signals import descriptor_of
+from rbee.signal_mask import descriptor_of
 from rbee.threads import thread_refusals
 
 # The log is written by a thread, which gets so long for its last lines.
 LAST_LINES_S: Final = 0.2
 
+# A limit that has become another one is seen so soon.
+LOOK_EVERY_S: Final = 0.1
+
 
 class Overdue:
     """``with Overdue(...) as overdue``: from `start` on, or from a signal that nobody reads, the
     block must end within the limit.
+
+    Args:
+      tell: says that it did not, given the limit; it must not wait.
     """
 
-    def __init__(self, limit_s: float, log: Log) -> None:
-        self._limit_s = limit_s
-        self._log = log
+    def __init__(self, limit_s: float, tell: Callable[[float], None]) -> None:
+        self._rule = (limit_s, tell)  # one assignment: the thread sees both, or neither
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="overdue", daemon=True)
+
+    def change(self, limit_s: float, tell: Callable[[float], None]) -> None:
+        """From here on this holds, though the time may run already."""
+        self._rule = (limit_s, tell)
 
     def start(self) -> None:
         os.eventfd_write(self._begun, 1)
@@ -57,13 +66,11 @@ class Overdue:
         for descriptor in (self._begun, self._signals):
             begins.register(descriptor, select.POLLIN)
         begins.poll()
-        if self._ended.wait(self._limit_s):
-            return
-        self._log.error(
-            "shutdown_overdue", limit_s=self._limit_s, exit_code=int(ExitCode.SOFTWARE),
-            remedy="what is left of the workers is ended by their life pipes and the warden",
-        )  # fmt: skip
+        begun_s = time.monotonic()
+        while (left_s := begun_s + self._rule[0] - time.monotonic()) > 0:
+            if self._ended.wait(min(left_s, LOOK_EVERY_S)):
+                return
+        limit_s, tell = self._rule
+        tell(limit_s)
         self._ended.wait(LAST_LINES_S)
-        if sys.stderr is not None:
-            sys.stderr.flush()
         os._exit(ExitCode.SOFTWARE)

@@ -4,6 +4,8 @@ import functools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from rbee.errors import ExitCode
 from rbee.signal_mask import HELD
+from rbee.supervisor.start import START_S_MAX
 from tests.e2e.server import Server, serving, synthetic_config, wait_until
 from tests.e2e.stream import Stream
 
@@ -45,6 +48,24 @@ def test_signals_up_to_the_very_end_do_not_cut_it_short(
             time.sleep(0.001)
         assert server.process.returncode == ExitCode.OK, server.log
     assert_ended_in_order(server)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_start_that_hangs_at_its_configuration_ends_in_time(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "rbee.toml")  # to open it waits for a writer
+    command = [sys.executable, "-m", "rbee", "serve", "--config", str(tmp_path / "rbee.toml")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            wait_until(lambda: is_blocked(process.pid, number), 10, "signals are held back")
+            process.send_signal(number)
+            _, errors = process.communicate(timeout=START_S_MAX + 10)
+        finally:
+            process.kill()
+    assert process.returncode == ExitCode.SOFTWARE
+    assert errors.startswith("rbee: shutdown_overdue: ")
+    assert errors.count("\n") == 1
 
 
 def starting(directory: Path) -> Server:
