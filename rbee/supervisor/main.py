@@ -38,7 +38,6 @@ from rbee.supervisor.devices import survey_gpus
 from rbee.supervisor.disk_watch import DiskWatch
 from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.gpu_gate import GpuGate
-from rbee.supervisor.hang_up import Terminal
 from rbee.supervisor.http_server import HttpLimits, Tls, bind_sockets, serve_http
 from rbee.supervisor.instance import Instance, keep_run_dir
 from rbee.supervisor.kin import processor_s
@@ -89,7 +88,6 @@ def serve(config: Config, start: Start) -> int:
     Raises:
       RbeeError: it cannot start: configuration, address or run directory; or cannot go on.
     """
-    terminal = Terminal()
     log = open_log(config.log)
     _harden(config.server, log)
     shutdown_s_max = config.server.drain_s + FACES_CLOSE_S + config.worker.kill_after_s + OVERDUE_S
@@ -122,8 +120,7 @@ def serve(config: Config, start: Start) -> int:
                 quarantine=instance.gpu_problem,
             )  # fmt: skip
             outside = _Outside(
-                links, instance, address, opened, presence, start, ready.tls, terminal, gate,
-                gpu_gate, local,
+                links, instance, address, opened, presence, start, ready.tls, gate, gpu_gate, local
             )  # fmt: skip
             house = _build(config, ready.plans, ready.user, outside, log)
             calm_collector()
@@ -174,7 +171,6 @@ class _Outside:
     presence: Presence
     start: Start
     tls: Tls | None
-    terminal: Terminal
     gate: Gate
     gpus: GpuGate
     local: LocalSocket | None
@@ -271,7 +267,7 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
     async with trio.open_nursery() as ground:
         reloader = Reloader(_reloadable(house), house.outside.presence, house.log)
         await ground.start(watch_signals, house.ending)
-        await ground.start(watch_hang_ups, house.ending, house.outside.terminal, reloader.ask)
+        await ground.start(watch_hang_ups, house.ending, house.outside.start.terminal, reloader.ask)
         ground.start_soon(reloader.keep_reloading)
         if house.outside.tls is not None:
             ground.start_soon(house.outside.tls.watch)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from rbee.signal_mask import hold_back
+from rbee.supervisor.hang_up import Terminal
 from rbee.supervisor.overdue import Overdue
 
 # What a start that was told to end gets to import all, and to read rbee.toml: half a second, or
@@ -22,6 +23,7 @@ _STDERR: Final = 2
 class Start(NamedTuple):
     """Lives as long as the process does."""
 
+    terminal: Terminal
     overdue: Overdue
 
 
@@ -32,9 +34,10 @@ def begin() -> Iterator[Start]:
     Raises:
       OSError: no thread can be started, or no descriptor had.
     """
+    terminal = Terminal()  # first: the signal of one that closes must end us, or find it known
     hold_back()
     with Overdue(START_S_MAX, _tell_overdue) as overdue:
-        yield Start(overdue)
+        yield Start(terminal, overdue)
 
 
 def _tell_overdue(limit_s: float) -> None:

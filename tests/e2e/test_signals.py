@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -98,6 +99,30 @@ def test_sighup_during_the_start_waits_for_its_end_and_reloads(tmp_path: Path) -
         assert server.chat("hello", max_tokens=3).status_code == 200
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("delay_s", [0, 0.05, 0.15, 0.3])
+def test_a_terminal_that_closes_during_the_start_ends_it(delay_s: float, tmp_path: Path) -> None:
+    (tmp_path / "rbee.toml").write_text(config(tmp_path))
+    command = [sys.executable, "-m", "rbee", "serve", "--config", str(tmp_path / "rbee.toml")]
+    options = ["--bind", "127.0.0.1:0", "--run-dir", str(tmp_path / "run"), "--log-format", "json"]
+    ours, theirs = pty.openpty()
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            ["setsid", "--ctty", *command, *options],
+            stdin=theirs, stdout=subprocess.DEVNULL, stderr=log,
+        )  # fmt: skip
+    os.close(theirs)
+    try:
+        holds = functools.partial(is_blocked, process.pid, signal.SIGHUP)
+        wait_until(holds, 10, "signals are held back")
+        time.sleep(delay_s)
+        os.close(ours)
+        assert process.wait(20) == ExitCode.OK
+    finally:
+        process.kill()
+        process.wait(20)
+    assert "supervisor_stopped" in (tmp_path / "log").read_text("utf-8")
 
 
 @pytest.mark.parametrize("gap_s", [0.015, 0.035])
