@@ -45,17 +45,21 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def put(text: str, end: str = "\n") -> None:
-    """Write to stdout, at once.
+    """Write to stdout, at once. No text at all: only what still waits there.
 
     Raises:
       ReaderGoneError: nobody reads there any more.
       OutputError: it cannot be written.
     """
     # The interpreter found it closed; `print` would be content with that, and a flush may be.
-    if sys.stdout is None and text + end:
-        raise OutputError("cannot write to stdout: it is closed")
+    if sys.stdout is None:
+        if text + end:
+            raise OutputError("cannot write to stdout: it is closed")
+        return
     try:
-        print(text, end=end, flush=True)
+        if text + end:  # a stdout without a buffer would write that, too, and it may fail
+            print(text, end=end)
+        sys.stdout.flush()
     except BrokenPipeError as error:
         _drop_output()
         raise ReaderGoneError("stdout is closed") from error

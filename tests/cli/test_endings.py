@@ -1,6 +1,8 @@
 """How commands end: exit codes, and what is said on the way. Through real processes."""
 
+import io
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -145,6 +147,18 @@ def test_who_has_closed_stdout_learns_so_only_where_there_is_something_to_write(
     put("", end="")
     with pytest.raises(OutputError, match="it is closed"):
         put("")
+
+
+def test_where_nothing_is_to_be_written_a_terminal_that_has_closed_takes_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    with open(theirs, "wb", buffering=0) as raw:  # noqa: PTH123  # as PYTHONUNBUFFERED has it
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, write_through=True))
+        put("", end="")
+        with pytest.raises(OSError, match="Input/output error"):
+            os.write(theirs, b"x")
 
 
 WITHOUT_STDERR = """

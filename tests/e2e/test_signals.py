@@ -110,7 +110,7 @@ def test_a_terminal_that_closes_during_the_start_ends_it(delay_s: float, tmp_pat
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(
             ["setsid", "--ctty", *command, *options],
-            stdin=theirs, stdout=subprocess.DEVNULL, stderr=log,
+            stdin=theirs, stdout=theirs, stderr=log, env=os.environ | {"PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
     os.close(theirs)
     try:
