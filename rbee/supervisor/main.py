@@ -298,9 +298,11 @@ def _reloadable(house: _House) -> list[Part]:
 
 
 async def _announce(house: _House) -> None:
-    """Say once where the server is and what it serves, when it can be used."""
-    while house.operations.readiness() == "starting":  # noqa: ASYNC110  # once in a life
+    """Say once where the server is and what it serves, when it can be used; if it ever can."""
+    while (readiness := house.operations.readiness()) == "starting":  # noqa: ASYNC110  # once
         await trio.sleep(LOOK_EVERY_S)
+    if readiness == "draining":  # it ends before it was used, as somebody has asked
+        return
     for model in house.operations.models():
         tell = house.log.info if model.is_ready else house.log.error
         tell(

@@ -87,6 +87,7 @@ def test_a_signal_during_the_start_ends_it_in_order(number: signal.Signals, tmp_
     server.signal(number)
     assert server.process.wait(20) == ExitCode.OK, server.log
     server.close()
+    assert [event for event in server.events if event["level"] == "error"] == []
     assert_ended_in_order(server)
 
 
