@@ -86,9 +86,14 @@ async def leave(view: ShutdownView, state_dir: Path, log: Log) -> None:
 def _write(view: ShutdownView, state_dir: Path) -> None:
     path = state_dir / FILE
     draft = path.with_suffix(".part")
-    with open(os.open(draft, _WRITE, 0o600), "wb") as file:  # noqa: PTH123  # flags
-        file.write(msgspec.json.encode(view))
-    draft.rename(path)
+    try:
+        with open(os.open(draft, _WRITE, 0o600), "wb") as file:  # noqa: PTH123  # flags
+            file.write(msgspec.json.encode(view))
+        draft.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def take(state_dir: Path, log: Log) -> ShutdownView | None:

@@ -1,6 +1,7 @@
 """How a shutdown is measured, and handed to the next server."""
 
 import os
+import resource
 from collections import Counter
 from pathlib import Path
 
@@ -46,6 +47,18 @@ async def test_a_folder_that_takes_nothing_costs_the_file_only(tmp_path: Path) -
     log = NoLog()
     await leave(VIEW, tmp_path / "none", log)
     assert [event for event, _ in log.events] == ["last_shutdown_not_kept"]
+
+
+async def test_a_disk_that_is_full_keeps_no_draft(tmp_path: Path) -> None:
+    log = NoLog()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        await leave(VIEW, tmp_path, log)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log.events == [("last_shutdown_not_kept", {"problem": "File too large"})]
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_disk_that_hangs_costs_a_second(tmp_path: Path) -> None:
