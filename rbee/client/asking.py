@@ -91,7 +91,12 @@ def _checked(timeout_s: float | None) -> float | None:
     """
     if timeout_s is None or timeout_s == math.inf:
         return None
-    if not timeout_s > 0:  # NaN neither
+    try:
+        is_above = timeout_s > 0  # NaN is not
+    except TypeError:
+        found = type(timeout_s).__name__
+        raise BadRequestError(f"timeout_s must be a number, got {found}") from None
+    if not is_above:
         raise BadRequestError(f"timeout_s must be above 0, got {timeout_s}")
     return min(max(timeout_s, _TIMEOUT_S_MIN), _TIMEOUT_S_MAX)
 
@@ -106,6 +111,8 @@ def _encode(body: object) -> bytes:
         raw = msgspec.json.encode(body)
         if b"null" in raw:  # this is how the encoder spells NaN and infinities, too
             json.dumps(msgspec.to_builtins(body, str_keys=True), allow_nan=False)
+    except TypeError as error:  # names the type, not what it holds
+        raise BadRequestError(f"the body holds what JSON cannot say: {error}") from None
     except (ValueError, RecursionError):
         problem = "a number that is not finite, half a surrogate pair, or too many levels"
         raise BadRequestError(f"the body holds what JSON cannot say: {problem}") from None

@@ -124,12 +124,20 @@ def test_a_refusal_has_its_code_its_status_and_its_correlation_id(client: Client
         client.request("get", "/v1/models")
 
 
-@pytest.mark.parametrize("wrong", [math.nan, math.inf, -math.inf, [{"a": math.nan}], "\ud800"])
+@pytest.mark.parametrize(
+    "wrong", [math.nan, math.inf, -math.inf, [{"a": math.nan}], "\ud800", object()]
+)
 def test_what_json_cannot_say_is_refused_before_it_is_sent(client: Client, wrong: object) -> None:
     with pytest.raises(BadRequestError, match="JSON"):
         client.complete("a", model="synthetic", temperature=wrong)
     answer = client.complete("null", model="synthetic", max_tokens=1, temperature=None)
     assert answer.text == "0 "
+
+
+def test_a_timeout_that_is_no_number_is_refused(client: Client) -> None:
+    five: Any = "5"
+    with pytest.raises(BadRequestError, match="timeout_s must be a number, got str"):
+        client.complete("a", model="synthetic", timeout_s=five)
 
 
 @LIBRARIES
