@@ -11,6 +11,7 @@ from tests.http_server.harness import (
     CLOSE,
     GET,
     MOMENT_S,
+    PATIENCE_S,
     POST,
     echo,
     never_answer,
@@ -137,6 +138,42 @@ async def test_who_sends_on_and_on_behind_a_running_request_is_made_to_wait(
             await client.stream.send_all(bytes(99_000_000))
         assert patience.cancelled_caught
         assert not app.was_told.is_set()
+
+
+async def test_who_sends_on_and_on_is_read_only_as_fast_as_it_is_answered(
+    nursery: trio.Nursery,
+) -> None:
+    answers, sent_bytes = 2000, 0
+    is_stuck = trio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal answers
+        answers -= 1
+        if answers:
+            await say_ok(scope, receive, send)
+        else:
+            is_stuck.set()
+            await trio.sleep_forever()
+
+    async def send_on_and_on() -> None:
+        nonlocal sent_bytes
+        while True:
+            await client.stream.send_all(GET * 1000)
+            sent_bytes += len(GET * 1000)
+
+    async def read_on_and_on() -> None:
+        while True:
+            await client.stream.receive_some(65536)
+
+    server = await start(nursery, app)
+    async with await server.connect() as client, trio.open_nursery() as talk:
+        talk.start_soon(send_on_and_on)
+        talk.start_soon(read_on_and_on)
+        with trio.fail_after(PATIENCE_S):
+            await is_stuck.wait()
+        await trio.sleep(MOMENT_S)
+        assert sent_bytes < 30_000_000  # most of it in the kernel; 64 KiB an answer are 130 MB
+        talk.cancel_scope.cancel(reason="seen enough")
 
 
 # Bodies.

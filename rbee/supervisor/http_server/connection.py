@@ -156,20 +156,25 @@ class Connection:
                     await wait_hung_up(self._socket)
                     return
                 await trio.lowlevel.wait_readable(self._socket)
-            is_late = self._waiting.cancelled_caught and trio.current_time() >= self._deadline
-            data = self._receive_nowait()
-            if data is None:
-                if is_late:  # and not only we: what had come in time was answered
-                    if not self._protocol.is_in_body:
-                        return
-                    self._protocol.give_up_body()
-            elif not data:
+            if not self._protocol.is_full and not self._hear():
                 return
-            else:
-                self._protocol.receive(data)
             await self._protocol.proceed()
             self._notice_head()
             self._limit_body()
+
+    def _hear(self) -> bool:
+        """False: the client has gone, or has said nothing in its time."""
+        is_late = self._waiting.cancelled_caught and trio.current_time() >= self._deadline
+        data = self._receive_nowait()
+        if data:
+            self._protocol.receive(data)
+        elif data is not None:
+            return False
+        elif is_late:  # and not only we: what had come in time was answered
+            if not self._protocol.is_in_body:
+                return False
+            self._protocol.give_up_body()
+        return True
 
     def _receive_nowait(self) -> bytes | None:
         """None: there is nothing now. Empty: the client has gone."""

@@ -157,18 +157,22 @@ class Http1Protocol(H11Protocol):
 
     @property
     def is_full(self) -> bool:
-        """Whether no more may be received before an answer is complete."""
-        is_whole = self.connection.their_state is h11.DONE
-        return is_whole and len(self.connection.trailing_data[0]) > PIPELINED_BYTES_MAX
+        """Whether no more may be received before a request of what is here was taken up."""
+        unread_bytes = len(self.connection.trailing_data[0])
+        return not self._has_heard_all and unread_bytes > PIPELINED_BYTES_MAX
+
+    @property
+    def _has_heard_all(self) -> bool:
+        return self._is_over or self.has_last_request
 
     def receive(self, data: bytes) -> None:
         """Take what was read. Behind a last request nobody will read it."""
-        if not (self._is_over or self.has_last_request):
+        if not self._has_heard_all:
             self.connection.receive_data(data)
 
     async def proceed(self) -> None:
         """Act on what was received, as far as it goes."""
-        while not (self._is_over or self.has_last_request):
+        while not self._has_heard_all:
             if self.connection.their_state is h11.IDLE:
                 fault = find_fault(self.connection.trailing_data[0], self._limits)
                 if fault is not None:

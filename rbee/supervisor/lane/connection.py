@@ -299,6 +299,7 @@ class Connection(Respondent):
             self._leave()
             return
         if self._state in AT_WORK and self._machine.has_unread:
+            self._has_more = True  # nor is more read before
             self._carrier.call_soon(self)
         self._rest()
 
