@@ -1,5 +1,6 @@
 """What an app is told of its client: the body, and at once when it has gone (finding 6)."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -174,6 +175,28 @@ async def test_who_sends_on_and_on_is_read_only_as_fast_as_it_is_answered(
         await trio.sleep(MOMENT_S)
         assert sent_bytes < 30_000_000  # most of it in the kernel; 64 KiB an answer are 130 MB
         talk.cancel_scope.cancel(reason="seen enough")
+
+
+async def test_of_a_client_that_was_cut_off_no_further_request_is_begun(
+    nursery: trio.Nursery,
+) -> None:
+    begun: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        begun.append(scope["path"])
+        headers = [(b"content-length", b"20000000")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": bytes(20_000_000)})
+
+    server = await start(nursery, app, send_deadline_s=MOMENT_S)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(5):  # whether the app or the reader hears of it first is chance
+            client = await stack.enter_async_context(await server.connect())
+            await client.send(GET.replace(b" / ", b" /first ") + GET.replace(b" / ", b" /second "))
+        await trio.sleep(MOMENT_S + AT_ONCE_S)
+        assert len(server.log.of("client_given_up")) == 5
+    assert begun == ["/first"] * 5
+    assert server.log.errors == []
 
 
 # Bodies.

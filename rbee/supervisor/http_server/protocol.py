@@ -253,9 +253,8 @@ class Http1Protocol(H11Protocol):
         assert self.stream is not None
         self.stream.closed = True
         self.stream = None
-        can_go_on = (
-            self.connection.our_state is h11.DONE and self.connection.their_state is h11.DONE
-        )
+        is_whole = self.connection.our_state is h11.DONE and self.connection.their_state is h11.DONE
+        can_go_on = is_whole and self._outbox.broken is None
         if can_go_on:
             self.connection.start_next_cycle()
         self._is_over = not can_go_on
