@@ -79,6 +79,8 @@ async def test_shutdown_does_not_wait_long_for_a_request_that_does_not_come(
             if status is not None:
                 answer = await client.read_answer()
                 assert (answer.status, answer.error["code"]) == (status, "body_timeout")
+                expected = "the body did not arrive before the server closed"
+                assert answer.error["message"] == expected
             assert await client.read_all() == b""
             await served.ended.wait()
 

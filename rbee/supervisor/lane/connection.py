@@ -72,6 +72,10 @@ class Connection(Respondent):
         return f"{self.peer[0]}:{self.peer[1]}" if self.peer else "unix"
 
     @property
+    def _is_closing(self) -> bool:
+        return self._carrier.is_closing
+
+    @property
     def wants_to_read(self) -> bool:
         """Not while there is more to do already, but to hear whether a generation's client goes."""
         if self._has_more or self.is_held_back:
@@ -325,7 +329,7 @@ class Connection(Respondent):
     def _due_s_of(self, state: State) -> float:
         shared = self._shared
         return trio.current_time() + receiving_timeout_s(
-            state, shared.limits, shared.body_timeout_s, is_closing=self._carrier.is_closing
+            state, shared.limits, shared.body_timeout_s, is_closing=self._is_closing
         )
 
     # --- the socket

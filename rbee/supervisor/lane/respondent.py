@@ -17,6 +17,7 @@ from rbee.supervisor.api.generation import Generation, TimeLimits
 from rbee.supervisor.api.openai import tell_deadline
 from rbee.supervisor.api.request_body import check_body_headers, late_body
 from rbee.supervisor.api.visit import Visit, read_headers
+from rbee.supervisor.http_server.guard import BODY_CUT_SHORT
 from rbee.supervisor.lane.carrier import Shared
 from rbee.supervisor.lane.client_socket import ClientSocket
 from rbee.supervisor.lane.head import Head
@@ -41,6 +42,11 @@ class Respondent(Replier):
         self._address = address
         self._generation: Generation | None = None  # that runs for the request
         self._limits: TimeLimits | None = None  # of one whose head came before its body
+
+    @property
+    @abstractmethod
+    def _is_closing(self) -> bool:
+        """Whether the server closes, and what is still to come has little time."""
 
     @abstractmethod
     def _hold(self, held: Held) -> None:
@@ -101,6 +107,8 @@ class Respondent(Replier):
         tell_deadline(visit, limits)
         check_body_headers(visit)
         now_s = trio.current_time()
+        if body is None and self._is_closing and now_s < limits.deadline_s:
+            raise RequestError(BODY_CUT_SHORT.code, BODY_CUT_SHORT.message)
         if body is None or now_s >= limits.deadline_s:
             raise late_body(self._shared.body_timeout_s, limits.deadline_s, now_s)
         self._run(route.open(route.read(body), limits, visit, self))
