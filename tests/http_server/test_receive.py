@@ -141,6 +141,16 @@ async def test_who_sends_on_and_on_behind_a_running_request_is_made_to_wait(
         assert not app.was_told.is_set()
 
 
+async def test_a_client_that_is_made_to_wait_costs_nothing_meanwhile(
+    nursery: trio.Nursery,
+) -> None:
+    server = await start(nursery, Watch())
+    async with await server.connect() as client:
+        await client.send(POST + b"abcdef" + bytes(200_000))
+        with trio.fail_after(PATIENCE_S):
+            await trio.testing.wait_all_tasks_blocked(2 * MOMENT_S)  # nobody looks now and then
+
+
 async def test_who_sends_on_and_on_is_read_only_as_fast_as_it_is_answered(
     nursery: trio.Nursery,
 ) -> None:

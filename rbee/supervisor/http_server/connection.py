@@ -23,7 +23,6 @@ from rbee.supervisor.http_server.bulkhead import Bulkhead
 from rbee.supervisor.http_server.inbox import Inbox
 from rbee.supervisor.http_server.outbox import BrokenReason, DirectWriter, Outbox
 from rbee.supervisor.http_server.protocol import Http1Protocol, Put, Send, Surroundings
-from rbee.supervisor.http_server.sockets import wait_hung_up
 
 # Extensions of the ASGI scope: the direct writer, and the outbox, for whether answers arrive.
 DIRECT: Final = "rbee.direct"
@@ -71,6 +70,7 @@ class Connection:
         self._limits = limits
         self._log = surroundings.log
         self._shutdown = surroundings.shutdown
+        self._hang_ups = surroundings.hang_ups
         self._protocol = Http1Protocol(surroundings, self, peer, _address_of(sock))
         self._received = received
         self._inbox: Inbox | None = None
@@ -153,7 +153,7 @@ class Connection:
         while not self._is_ending:
             with trio.CancelScope(deadline=self._deadline) as self._waiting:
                 if self._protocol.is_full:
-                    await wait_hung_up(self._socket)
+                    await self._hang_ups.wait(self._socket)
                     return
                 await trio.lowlevel.wait_readable(self._socket)
             if not self._protocol.is_full and not self._hear():

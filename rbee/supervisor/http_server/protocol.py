@@ -38,6 +38,7 @@ from hypercorn.typing import (
 from rbee.errors import ErrorCode, RequestError
 from rbee.logs import Log
 from rbee.supervisor.http_server.guard import BODY_CUT_SHORT, Refusal, error_answer, find_fault
+from rbee.supervisor.http_server.hang_ups import HangUps
 from rbee.supervisor.http_server.limits import HttpLimits
 from rbee.supervisor.http_server.outbox import DirectWriter, Outbox
 
@@ -63,6 +64,7 @@ class Surroundings:
     log: Log
     shutdown: trio.Event  # set: finish what runs, take nothing new
     draining: trio.Event  # set, before that: each answer that begins is its connection's last
+    hang_ups: HangUps
     is_tls: bool = False
 
 

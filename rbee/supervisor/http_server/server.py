@@ -20,6 +20,7 @@ from rbee.logs import Log
 from rbee.supervisor.http_server.bulkhead import Bulkhead
 from rbee.supervisor.http_server.connection import Connection
 from rbee.supervisor.http_server.guard import error_answer
+from rbee.supervisor.http_server.hang_ups import HangUps
 from rbee.supervisor.http_server.limits import HttpLimits, connections_max
 from rbee.supervisor.http_server.protocol import Surroundings
 from rbee.supervisor.http_server.sockets import stop_connecting, tune
@@ -87,24 +88,29 @@ async def serve_http(  # noqa: PLR0913  # all that a server is made of
       front: accepts in our place, and hands over what it does not keep.
       tls: all connections speak TLS under it. A front wraps what it accepts itself.
     """
+    hang_ups = HangUps()
     config, context = _hypercorn_config(limits), WorkerContext(max_requests=None)
     surroundings = Surroundings(
         ASGIWrapper(app), config, context, limits, log, shutdown,
-        shutdown if draining is None else draining, is_tls=tls is not None,
+        shutdown if draining is None else draining, hang_ups, is_tls=tls is not None,
     )  # fmt: skip
     server = _Server(surroundings, front, tls)
     for listener in sockets:
         tune(listener)
     try:
-        async with trio.open_nursery() as server.connections:
-            if front is None:
-                await server.accept_until_shutdown(sockets, task_status)
-            else:
-                server.connections.start_soon(front.run, sockets, server)
-                task_status.started()
-                await shutdown.wait()
-            server.drain()
+        async with trio.open_nursery() as watch:
+            watch.start_soon(hang_ups.run)
+            async with trio.open_nursery() as server.connections:
+                if front is None:
+                    await server.accept_until_shutdown(sockets, task_status)
+                else:
+                    server.connections.start_soon(front.run, sockets, server)
+                    task_status.started()
+                    await shutdown.wait()
+                server.drain()
+            watch.cancel_scope.cancel(reason="the last connection has ended")
     finally:
+        hang_ups.close()
         for listener in sockets:
             listener.close()
 

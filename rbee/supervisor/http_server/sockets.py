@@ -1,16 +1,11 @@
-"""Listening sockets: bound to what the operator named, and set up for what we serve; and what the
-kernel tells of a client that is not read.
-"""
+"""Listening sockets: bound to what the operator named, and set up for what we serve."""
 
 import contextlib
 import ctypes
 import errno
-import select
 import socket
 import struct
 from typing import Final
-
-import trio
 
 from rbee.errors import BindError
 
@@ -19,9 +14,6 @@ from rbee.errors import BindError
 _USER_TIMEOUT_MS: Final = 20_000
 _KEEP_IDLE_S: Final = 30
 _KEEP_INTERVAL_S: Final = 10
-
-# How often one looks whether a client is there of whom nothing is read now.
-_LOOK_S: Final = 0.1
 
 # What the kernel holds unsent for one client. A stalled client shows soon, and is cheap.
 _NOT_SENT_BYTES: Final = 64 * 1024
@@ -94,15 +86,6 @@ def stop_connecting(listener: socket.socket) -> None:
     if listener.family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):  # where there are no filters, the moment stays
             listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _DROP_ALL_PROGRAM)
-
-
-async def wait_hung_up(sock: socket.socket) -> None:
-    """Wait until a client ends its side, and leave unread what it has said."""
-    # To trio a socket is readable as long as something is unread.
-    poll = select.poll()
-    poll.register(sock, select.POLLRDHUP)
-    while not poll.poll(0):  # noqa: ASYNC110  # the kernel alone knows, and trio does not ask it
-        await trio.sleep(_LOOK_S)
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, _Address]]:
