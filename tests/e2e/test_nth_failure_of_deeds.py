@@ -21,7 +21,7 @@ __all__ = ["_no_coverage"]  # a fixture
 COMMANDS = [
     (Point("command", "pread64", "EIO", 4, "make"), 0),  # "broken" is what cannot be read
     (Point("command", "write", "ENOSPC", 3, "make"), 74),  # nobody has seen the key
-    (Point("command", "openat", "EMFILE", 12, "init"), 74),  # the file for the key
+    (Point("command", "openat", "EMFILE", 9, "init"), 74),  # the file for the key
 ]
 DEEDS = [
     Point("store", "fdatasync", "EIO", 1, "rotate"),
