@@ -73,7 +73,7 @@ class History:
     due_s: float | None = None  # the next start
     opened_s: float = 0.0
     wants_worker: bool = True
-    is_ordered: bool = False  # something, since its last worker was started
+    is_ordered: bool = False  # something, since its last worker ended
     asked_s: float = 0.0  # when an operator last asked for something, as `_awake_s` has it
     ended: WorkerExit | None = None
     gone_s: float = 0.0
@@ -129,7 +129,6 @@ class SlotWatch:
     def started(self, slot_id: str) -> None:
         """A process is about to be started in it."""
         history, now_s = self.of(slot_id), trio.current_time()
-        history.is_ordered = False
         # Who changes his mind while it is being started has it drained as soon as it is there.
         is_wanted = history.wants_worker or self._awake_s() <= history.asked_s + LATE_S
         self._trace.expect(is_wanted, f"{slot_id} is filled, and was to be empty")
@@ -180,7 +179,7 @@ class SlotWatch:
         ending, history.ended = history.ended, None
         is_asked = ending is not None and ending.was_asked
         self._trace.expect(is_asked, f"the end of {slot_id} is no failure, and nobody asked")
-        history.failures, history.is_exact = 0, True
+        history.failures, history.is_exact, history.is_ordered = 0, True, False
 
     def _failed(self, slot_id: str, fields: dict[str, Any]) -> None:
         history, limits = self.of(slot_id), self._restart
@@ -196,9 +195,10 @@ class SlotWatch:
         if history.is_exact:
             is_right = told == history.failures
             self._trace.expect(is_right, f"{slot_id}: {told} failures, not {history.failures}")
-        # An order for a worker that was ending already is done once that has failed.
-        history.failures, history.is_exact = told, not history.is_ordered
-        if delay_s is None or history.is_ordered:
+        # An order for a worker that was ending, or being started, is done once that has failed.
+        is_ordered, history.is_ordered = history.is_ordered, False
+        history.failures, history.is_exact = told, not is_ordered
+        if delay_s is None or is_ordered:
             history.due_s = None
             return
         self._trace.expect(
