@@ -12,6 +12,7 @@ from rbee.errors import ErrorCode, RequestError
 from rbee.rate_limits import Priority
 from rbee.supervisor.backlog import SAMPLES_MIN
 from rbee.supervisor.lifecycle import WorkerState
+from rbee.supervisor.pool import Pool
 from rbee.wire import Generate
 from tests.supervisor.fakes import FakeChild
 from tests.supervisor.pool_stand import CRASH, Stand, StandSink, StandWorker
@@ -199,15 +200,20 @@ async def test_who_waits_is_served_and_told_to_wait_by_class(autojump_clock: Moc
             assert [each.is_over for each in order].count(True) == count
 
 
+async def fill_queue(pool: Pool) -> None:
+    """What answers take is learnt, and four wait behind one."""
+    for _ in range(SAMPLES_MIN):
+        submit(pool)
+        await trio.sleep(4)
+    for _ in range(5):
+        submit(pool)
+
+
 async def test_a_request_that_cannot_be_reached_in_time_is_refused_at_once(
     autojump_clock: MockClock,
 ) -> None:
     async with pool_of(FakeChild(batch_size=1)) as (pool, _, _slots):
-        for _ in range(SAMPLES_MIN):
-            submit(pool)
-            await trio.sleep(4)
-        for _ in range(5):
-            submit(pool)
+        await fill_queue(pool)
         hopeless, patient = Collected(), Collected()
         with pytest.raises(RequestError) as refused:
             pool.submit([ASK], [hopeless], remaining_s=5, correlation_id="cid")
@@ -222,11 +228,7 @@ async def test_who_cannot_have_its_first_token_in_time_is_refused_at_once(
     autojump_clock: MockClock,
 ) -> None:
     async with pool_of(FakeChild(batch_size=1)) as (pool, _, _slots):
-        for _ in range(SAMPLES_MIN):
-            submit(pool)
-            await trio.sleep(4)
-        for _ in range(5):
-            submit(pool)
+        await fill_queue(pool)
         for first_token_timeout_s, remaining_s, which in (
             (8.0, 300.0, "8 s for a first token"),
             (8.0, 5.0, "deadline"),
