@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rbee.chaos.scenario import Absent, Scenario
 
 # A drill mostly waits; more at a time than this disturb each other on any machine.
+JOBS_PER_CORE: Final = 2
 JOBS_MAX: Final = 4
 NOTHING: Final = "-"
 
@@ -49,7 +50,7 @@ def chaos(  # noqa: PLR0913  # one for each option
       quick: Only those that the project's own tests hold.
       seeds: How often to hold each, at other moments each time.
       rounds: How often to go through all of them.
-      jobs: How many to hold at a time; else one for each core, 4 at most.
+      jobs: How many to hold at a time; else two for each core, 4 at most.
       minutes: Instead, put one server to random faults for so long, and count what clients get.
       every_s: With --minutes, seconds from one fault to the next.
       seed: With --minutes, what all that is random in it is drawn from.
@@ -77,7 +78,8 @@ def chaos(  # noqa: PLR0913  # one for each option
     if not json:
         put(_line(_COLUMNS))
     teller = _Teller(json=json)
-    has_passed = hold(drills, jobs or min(JOBS_MAX, os.cpu_count() or 1), teller.tell)
+    jobs = jobs or min(JOBS_MAX, JOBS_PER_CORE * (os.cpu_count() or 1))
+    has_passed = hold(drills, jobs, teller.tell)
     _put_summary(len(drills), teller.failed, skipped, json=json)
     return 0 if has_passed else NOT_WELL
 
