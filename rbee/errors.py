@@ -85,7 +85,7 @@ class ExitCode(enum.IntEnum):
     DATA = 65  # a worker: the model's files are broken or of a kind its engine cannot read
     UNAVAILABLE = 69  # no slot can ever be ready
     SOFTWARE = 70  # a bug in rbee
-    OS_ERROR = 71  # the system refuses a thread, a descriptor, memory
+    OS_ERROR = 71  # the system refuses a thread, a descriptor, memory; or to end a process
     CANT_CREATE = 73  # run directory or socket cannot be made
     PROTOCOL = 76  # a worker: the supervisor spoke another version, or out of turn
     NO_PERMISSION = 77

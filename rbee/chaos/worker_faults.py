@@ -133,7 +133,7 @@ async def hang_in_kernel(scene: Scene) -> None:
     row = await scene.busy_worker()
     scene.strike()
     scene.must_go.add(row["pid"])
-    with _frozen(row["pid"]):
+    with frozen(row["pid"]):
         await scene.replacement(row, SERVING)
 
 
@@ -203,7 +203,7 @@ async def start_many(scene: Scene) -> None:
 
 
 @contextlib.contextmanager
-def _frozen(pid: int) -> Iterator[None]:
+def frozen(pid: int) -> Iterator[None]:
     """Signals do not act on it meanwhile: as on a process that hangs in a driver."""
     group = FREEZER / f"rbee-chaos-{pid}"
     group.mkdir()

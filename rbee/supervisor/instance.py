@@ -73,6 +73,7 @@ class Instance:
         self._mend_run_dir = mend_run_dir
         self._quarantine = GpuQuarantine()
         self._survivors: list[tuple[WorkerNotes, list[Identity]]] = []  # of SIGKILL
+        self._left_nothing: bool | None = None  # None: not closed
         self._log = log
         self._ground = Ground(self.name, places)
         self._where = this_machine()
@@ -90,7 +91,7 @@ class Instance:
         try:
             self._check_limits()
         except BaseException:
-            self._close()
+            self.close()
             raise
         return self
 
@@ -100,7 +101,17 @@ class Instance:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        self._close()
+        self.close()
+
+    def close(self) -> bool:
+        """End and take away what is left. The first time; then it only says again what it has said.
+
+        Returns:
+          Whether nothing is left. Else the log tells what is, and the next supervisor is to know.
+        """
+        if self._left_nothing is None:
+            self._left_nothing = self._end_all()
+        return self._left_nothing
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -202,7 +213,7 @@ class Instance:
                 remedy="the limit holds, but later than the kernel's; see docs/limits.md",
             )  # fmt: skip
 
-    def _close(self) -> None:
+    def _end_all(self) -> bool:
         until_s = time.monotonic() + CLOSE_TIMEOUT_S
         there, problem = self._end_adopted()
         killed = set(there)
@@ -211,15 +222,25 @@ class Instance:
             there, problem = self._end_adopted()
             killed.update(there)
         self._tell_strays(killed.difference(there), there)
-        for notes, survivors in self._survivors:
-            if not any(map(is_alive, survivors)):  # else the next supervisor is to know of them
-                notes.remove()
+        has_survivors = self._forget_the_dead()
         if left:
             self._log.error("cgroups_left", folders=[str(path) for path in left])
         if problem:
             self._log.error("strays_not_seen", problem=problem)
-        if not left and not problem and not there:  # else the next supervisor tries again
+        is_empty = not left and not problem and not there
+        if is_empty:  # else the next supervisor tries again
             remove_record(self.run_dir, self._record.name)
+        return is_empty and not has_survivors
+
+    def _forget_the_dead(self) -> bool:
+        """Returns: whether somebody whom SIGKILL did not end still lives."""
+        has_survivors = False
+        for notes, survivors in self._survivors:
+            if any(map(is_alive, survivors)):  # the next supervisor is to know of them
+                has_survivors = True
+            else:
+                notes.remove()
+        return has_survivors
 
     def _end_adopted(self) -> tuple[list[int], str]:
         """Returns: who was still there, and was killed; why they could not be looked for."""

@@ -83,7 +83,8 @@ def serve(config: Config, start: Start) -> int:
     nothing is left to be hurried.
 
     Returns:
-      The exit code: 0 after a clean shutdown, UNAVAILABLE where no slot could serve any more.
+      The exit code: 0 after a clean shutdown, UNAVAILABLE where no slot could serve any more,
+      OS_ERROR where a process stays that SIGKILL does not end.
 
     Raises:
       RbeeError: it cannot start: configuration, address or run directory; or cannot go on.
@@ -137,9 +138,11 @@ def serve(config: Config, start: Start) -> int:
             links.close()
             for each in sockets:
                 each.close()
+            if not instance.close() and code is ExitCode.OK:
+                code = ExitCode.OS_ERROR
             presence.stopped(code)
     if code is not ExitCode.SOFTWARE:
-        log.info("supervisor_stopped", pid=os.getpid())
+        log.info("supervisor_stopped", pid=os.getpid(), exit_code=int(code))
     return code
 
 

@@ -12,10 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rbee.chaos.worker_faults import FREEZER, frozen
+from rbee.errors import ExitCode
 from rbee.supervisor.kin import find_marked
 from tests.e2e.server import Server, is_running, serving, synthetic_config, wait_until
 from tests.e2e.stream import Stream
 from tests.e2e.test_detection import tell
+from tests.supervisor.held import need
 
 # RBEE_TEST_ROUNDS=20 repeats what must hold each time.
 SERVE = [sys.executable, "-m", "rbee", "serve", "--model", "synthetic"]
@@ -84,6 +87,26 @@ def test_a_second_signal_does_not_wait_for_answers_that_nobody_reads(tmp_path: P
             assert server.process.poll() is None, "nothing held the shutdown up"
             os.kill(server.pid, signal.SIGTERM)
             assert server.process.wait(2) == 0
+
+
+def test_a_shutdown_that_leaves_a_process_which_sigkill_does_not_end_says_so(
+    tmp_path: Path,
+) -> None:
+    need(os.geteuid() == 0 and (FREEZER / "cgroup.procs").exists(), "root, and the freezer of v1")
+    config = synthetic_config(model="slots = 2")
+    server = Server(tmp_path, config).ready()
+    hangs, other = server.worker_pids()
+    with frozen(hangs):
+        assert server.stop() == ExitCode.OS_ERROR
+        assert server.wait_event("worker_unkillable")["pid"] == hangs
+        assert server.wait_event("supervisor_stopped")["exit_code"] == ExitCode.OS_ERROR
+        assert is_running(hangs)
+        assert not is_running(other)
+    server.close()
+    wait_all_gone([hangs])
+    with serving(tmp_path, config) as successor:  # all that was left is taken away now
+        assert successor.stop() == ExitCode.OK
+    assert not list(successor.run_dir.glob("*.json"))
 
 
 def wait_all_gone(pids: list[int]) -> None:

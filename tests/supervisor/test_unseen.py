@@ -92,6 +92,7 @@ def test_a_supervisor_that_cannot_look_for_strays_at_its_end_keeps_its_record(
         monkeypatch.setattr(instance.adopted, "_all", no_descriptor)
     assert [each.instance for each in read_records(tmp_path).instances] == [instance.name]
     assert "strays_not_seen" in [event for event, _ in log.events]
+    assert not instance.close()
 
 
 def test_strays_that_outlive_sigkill_are_not_told_as_killed_and_the_next_start_knows_of_them(
@@ -105,4 +106,5 @@ def test_strays_that_outlive_sigkill_are_not_told_as_killed_and_the_next_start_k
         )
     told = {event: fields["pids"] for event, fields in log.events if event.startswith("strays_")}
     assert told == {"strays_killed": [8], "strays_unkillable": [7]}
+    assert not instance.close()
     assert [each.instance for each in read_records(tmp_path).instances] == [instance.name]
