@@ -217,7 +217,9 @@ class Instance:
         until_s = time.monotonic() + CLOSE_TIMEOUT_S
         there, problem = self._end_adopted()
         killed = set(there)
-        while ((left := self._ground.close()) or there) and time.monotonic() < until_s:
+        while (
+            (left := self._ground.close()) or there or problem  # a look that failed is made again
+        ) and time.monotonic() < until_s:
             time.sleep(LOOK_EVERY_S)
             there, problem = self._end_adopted()
             killed.update(there)

@@ -2,6 +2,7 @@
 
 import errno
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -88,11 +89,24 @@ def test_a_supervisor_that_cannot_look_for_strays_at_its_end_keeps_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = NoLog()
+    monkeypatch.setattr("rbee.supervisor.instance.CLOSE_TIMEOUT_S", 0.05)
     with Instance(tmp_path, (), {}, log) as instance:
         monkeypatch.setattr(instance.adopted, "_all", no_descriptor)
     assert [each.instance for each in read_records(tmp_path).instances] == [instance.name]
     assert "strays_not_seen" in [event for event, _ in log.events]
     assert not instance.close()
+
+
+def test_a_look_for_strays_that_fails_once_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, kill = NoLog(), Mock(side_effect=[OSError(errno.EMFILE, "Too many open files"), []])
+    with Instance(tmp_path, (), {}, log) as instance:
+        monkeypatch.setattr(instance.adopted, "kill", kill)
+    assert instance.close()
+    assert kill.call_count == 2
+    assert [event for event, _ in log.events] == ["limits"]
+    assert not read_records(tmp_path).instances
 
 
 def test_strays_that_outlive_sigkill_are_not_told_as_killed_and_the_next_start_knows_of_them(
