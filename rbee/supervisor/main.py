@@ -1,4 +1,4 @@
-"""Puts the supervisor together: the only file that knows all the others.
+"""The supervisor: opens in order what it needs from outside, and nests what runs.
 
 The nesting of nurseries is the order of shutdown, innermost first:
 
@@ -10,55 +10,40 @@ The nesting of nurseries is the order of shutdown, innermost first:
 import contextlib
 import functools
 import os
-import random
 import socket
-import time
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Final
 
 import trio
 
 from rbee import __version__
-from rbee.audit import OpenAudit, open_audit, place_in
+from rbee.audit import open_audit, place_in
 from rbee.config import Config, ServerConfig
 from rbee.errors import ErrorCode, ExitCode, RequestError, SystemRefusedError
 from rbee.hardening import forbid_core_files, forbid_looking_inside
 from rbee.logs import Log, open_log
-from rbee.metrics import Metrics
-from rbee.supervisor.access.failures import REASONS
-from rbee.supervisor.access.tending import Gate, open_gate
+from rbee.supervisor.access.tending import open_gate
 from rbee.supervisor.adopted import keep_reaping
 from rbee.supervisor.api.app import make_face
-from rbee.supervisor.audited import Lives, Presence
+from rbee.supervisor.audited import Presence
 from rbee.supervisor.bind import Bind, check_bind
 from rbee.supervisor.cgroup import own_places
-from rbee.supervisor.crashes import Crashes, default_state_dir
 from rbee.supervisor.devices import survey_gpus
-from rbee.supervisor.disk_watch import DiskWatch
-from rbee.supervisor.evidence import CrashRecorder
 from rbee.supervisor.gpu_gate import GpuGate
-from rbee.supervisor.http_server import HttpLimits, Tls, bind_sockets, serve_http
+from rbee.supervisor.house import House, Outside, build, state_dir_of
+from rbee.supervisor.http_server import HttpLimits, bind_sockets, serve_http
 from rbee.supervisor.instance import Instance, keep_run_dir
-from rbee.supervisor.kin import processor_s
 from rbee.supervisor.lane import Lane
-from rbee.supervisor.last_lines import LastLines
-from rbee.supervisor.last_shutdown import Stopwatch, leave, take
-from rbee.supervisor.launch import Launcher
+from rbee.supervisor.last_shutdown import leave
 from rbee.supervisor.local import LocalSocket, serve_local
-from rbee.supervisor.operations import Operations
-from rbee.supervisor.pool import Pool
 from rbee.supervisor.preparation import calm_collector, prepare, return_large_memory
 from rbee.supervisor.refusal import find_refusal
 from rbee.supervisor.reload import Part, Reloader
-from rbee.supervisor.restart import Cause
 from rbee.supervisor.run_dir import RunDir
-from rbee.supervisor.signals import Ending, watch_hang_ups, watch_signals
-from rbee.supervisor.slot import Slot, Surroundings, keep_filled
+from rbee.supervisor.signals import watch_hang_ups, watch_signals
+from rbee.supervisor.slot import Slot, keep_filled
 from rbee.supervisor.start import Start
 from rbee.supervisor.warden_child import keep_warden
-from rbee.supervisor.worker import WorkerPlan
-from rbee.supervisor.worker_user import WorkerUser
 from rbee.transport.link import LinkFactory
 
 # How often the drain looks whether the last request has ended, and the announcement whether
@@ -95,12 +80,12 @@ def serve(config: Config, start: Start) -> int:
     start.overdue.change(shutdown_s_max, functools.partial(_tell_overdue, log))
     with (
         contextlib.nullcontext(prepare(config, log)) as ready,
-        open_audit(config.audit, place_in(_state_dir(config)), log) as opened,
+        open_audit(config.audit, place_in(state_dir_of(config)), log) as opened,
         RunDir(ready.run_dir) as run_dir,
         Instance(
             run_dir.path, own_places(), ready.held, log, ready.gpus, mend_run_dir=run_dir.mend
         ) as instance,
-        open_gate(config.access, config.jwt, _state_dir(config), log, opened) as gate,
+        open_gate(config.access, config.jwt, state_dir_of(config), log, opened) as gate,
         LocalSocket(run_dir.path) if config.server.local else contextlib.nullcontext() as local,
     ):
         check_bind(
@@ -120,10 +105,10 @@ def serve(config: Config, start: Start) -> int:
                 ready.places, ready.survey, survey_gpus, config.gpu, log,
                 quarantine=instance.gpu_problem,
             )  # fmt: skip
-            outside = _Outside(
+            outside = Outside(
                 links, instance, address, opened, presence, start, ready.tls, gate, gpu_gate, local
             )  # fmt: skip
-            house = _build(config, ready.plans, ready.user, outside, log)
+            house = build(config, ready.plans, ready.user, outside, log)
             calm_collector()
             return_large_memory()
             trio.run(_run, house, sockets, ready.limits)
@@ -163,110 +148,7 @@ def _harden(config: ServerConfig, log: Log) -> None:
         log.warning("dumpable", problem=problem)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outside:
-    """What was made outside of this process, and is taken away at the end."""
-
-    links: LinkFactory
-    instance: Instance
-    bind: Bind
-    opened: OpenAudit
-    presence: Presence
-    start: Start
-    tls: Tls | None
-    gate: Gate
-    gpus: GpuGate
-    local: LocalSocket | None
-
-
-@dataclass(frozen=True, slots=True)
-class _House:
-    """All the parts, ready to run."""
-
-    config: Config
-    outside: _Outside
-    slots: list[Slot]
-    pool: Pool
-    operations: Operations
-    surroundings: Surroundings
-    disks: DiskWatch
-    metrics: Metrics
-    stopwatch: Stopwatch  # of the shutdown
-    ending: Ending
-    log: Log
-
-
-def _build(
-    config: Config, plans: list[WorkerPlan], user: WorkerUser | None, outside: _Outside, log: Log
-) -> _House:
-    slots = [Slot(plan) for plan in plans]
-    metrics = Metrics(
-        ((slot.slot_id, slot.model.name) for slot in slots), causes=Cause, reasons=REASONS
-    )
-    lives = Lives(outside.opened.audit, metrics)
-    pool = Pool(
-        slots,
-        backlog=(config.server.queue_requests_max, config.server.queue_tokens_max),
-        limits=config.worker,
-        clock=trio.current_time,
-        log=log,
-        lives=lives,
-        metrics=metrics,
-    )
-    ending = Ending(outside.start.overdue.start, lambda: pool.open_requests, log)
-    lines = LastLines(log)
-    crashes = _open_crashes(config, log)
-
-    def note_failed(_slot: Slot) -> None:
-        if config.restart.on_hopeless == "exit" and all(slot.is_hopeless for slot in slots):
-            ending.give_up()
-
-    surroundings = Surroundings(
-        launch=Launcher(
-            outside.links,
-            config.worker,
-            ending.hurry,
-            lines,
-            custody=outside.instance.custody,
-            killed=lives.killed,
-            user=user,
-        ),
-        worker=config.worker,
-        restart=config.restart,
-        delivery=pool,
-        chance=random.Random(),  # noqa: S311  # spreads delays; no secret hangs on it
-        log=lines,
-        evidence=CrashRecorder(lines, crashes, survey_gpus, outside.gpus.seen),
-        slot_failed=note_failed,
-        lives=lives,
-        gate=outside.gpus,
-    )
-    folders = {"state_dir": _state_dir(config), "run_dir": outside.instance.run_dir}
-    disks = DiskWatch(folders, config.server, log)
-    operations = Operations(
-        slots, pool, crashes, trio.current_time, int(time.time()),
-        gpus=outside.gpus, disks=disks.views, holding=outside.instance.holding,
-        processor_s=processor_s, last_shutdown=take(_state_dir(config), log),
-    )  # fmt: skip
-    stopwatch = Stopwatch(trio.current_time, metrics.kills)
-    return _House(
-        config, outside, slots, pool, operations, surroundings, disks, metrics, stopwatch,
-        ending, log,
-    )  # fmt: skip
-
-
-def _open_crashes(config: Config, log: Log) -> Crashes:
-    crashes = Crashes(_state_dir(config), log)
-    crashes.load()
-    return crashes
-
-
-def _state_dir(config: Config) -> Path:
-    state_dir = Path(config.server.state_dir) if config.server.state_dir else default_state_dir()
-    return state_dir.absolute()
-
-
-async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
+async def _run(house: House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     async with trio.open_nursery() as ground:
         reloader = Reloader(_reloadable(house), house.outside.presence, house.log)
         await ground.start(watch_signals, house.ending)
@@ -287,11 +169,11 @@ async def _run(house: _House, sockets: list[socket.socket], limits: HttpLimits) 
         await _run_workers(house, sockets, limits)
         shutdown = house.stopwatch.stopped()
         house.log.info("shutdown_done", **asdict(shutdown))
-        await leave(shutdown, _state_dir(house.config), house.log)
+        await leave(shutdown, state_dir_of(house.config), house.log)
         ground.cancel_scope.cancel(reason="all workers are gone")
 
 
-def _reloadable(house: _House) -> list[Part]:
+def _reloadable(house: House) -> list[Part]:
     """What SIGHUP reads again."""
     jwts = house.outside.gate.jwts
     parts = (
@@ -300,7 +182,7 @@ def _reloadable(house: _House) -> list[Part]:
     return [part for part in parts if part is not None]
 
 
-async def _announce(house: _House) -> None:
+async def _announce(house: House) -> None:
     """Say once where the server is and what it serves, when it can be used; if it ever can."""
     while (readiness := house.operations.readiness()) == "starting":  # noqa: ASYNC110  # once
         await trio.sleep(LOOK_EVERY_S)
@@ -314,7 +196,7 @@ async def _announce(house: _House) -> None:
         )  # fmt: skip
 
 
-async def _run_workers(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
+async def _run_workers(house: House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     stopped: list[str] = []
     async with trio.open_nursery() as workers:
         for slot in house.slots:
@@ -324,7 +206,7 @@ async def _run_workers(house: _House, sockets: list[socket.socket], limits: Http
         workers.cancel_scope.cancel(reason="shutdown")
 
 
-async def _keep(slot: Slot, house: _House, stopped: list[str]) -> None:
+async def _keep(slot: Slot, house: House, stopped: list[str]) -> None:
     try:
         await keep_filled(slot, house.surroundings)
     finally:
@@ -333,7 +215,7 @@ async def _keep(slot: Slot, house: _House, stopped: list[str]) -> None:
         house.log.info("slot_closed", slot=slot.slot_id, closed=f"{len(stopped)}/{total}")
 
 
-async def _serve_faces(house: _House, sockets: list[socket.socket], limits: HttpLimits) -> None:
+async def _serve_faces(house: House, sockets: list[socket.socket], limits: HttpLimits) -> None:
     """Serve until a signal has come and what is open was answered, or had its time."""
     closing = trio.Event()
     gate = house.outside.gate
@@ -377,7 +259,7 @@ async def _hurry(closing: trio.CancelScope, hurry: trio.Event) -> None:
     closing.deadline = min(closing.deadline, trio.current_time() + HURRIED_CLOSE_S)
 
 
-async def _wait_drained(house: _House) -> None:
+async def _wait_drained(house: House) -> None:
     with trio.move_on_after(house.config.server.drain_s):
         while house.pool.open_requests and not house.ending.hurry.is_set():  # noqa: ASYNC110
             await trio.sleep(LOOK_EVERY_S)
