@@ -62,7 +62,7 @@ class SimProcess:
         self.is_left = False  # the supervisor has given it up, and has said so
         self.was_struck = False  # by a signal from outside
         self._was_killed = False  # it may run on for a while; there is no more to be done to it
-        self.strays: Final[set[int]] = set()
+        self._strays: set[int] | None = None  # None: it has not ended yet
         self._box = box
         self._boot_fd = os.dup(boot_fd)
         self.gate: Final = trio.Event()
@@ -76,6 +76,16 @@ class SimProcess:
     def poke(self) -> None:
         """Something has come for it."""
         self._alarm.ring()
+
+    @property
+    def strays(self) -> set[int]:
+        """Who outlives it: there from the moment in which it ends, whoever learns of that first."""
+        if not self.worker.has_ended:
+            return set()
+        if self._strays is None:
+            count = self.worker.nature.strays if self.worker.is_connected else 0
+            self._strays = {self._box.next_pid() for _ in range(count)}
+        return self._strays
 
     # --- for the GPU
 
@@ -145,8 +155,6 @@ class SimProcess:
             worker.advance(trio.current_time())
             if not worker.has_ended:
                 await self._alarm.wait_until(worker.wake_s)
-        if worker.is_connected:
-            self.strays.update(self._box.next_pid() for _ in range(worker.nature.strays))
         self._box.watcher.note(
             f"pid {self.pid} of {self.slot_id} ended: {worker.exit_code} {worker.signal}"
         )
