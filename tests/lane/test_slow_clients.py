@@ -61,7 +61,7 @@ async def test_a_client_that_takes_its_answer_slowly_has_all_the_time_that_it_ne
 async def test_the_last_answer_of_a_connection_may_be_taken_slowly_too() -> None:
     async with (
         serve_face(
-            say_much, headers_timeout_s=MOMENT_S, linger_s=MOMENT_S, send_deadline_s=LATE_S
+            say_much, headers_timeout_s=MOMENT_S, linger_s=MOMENT_S, send_deadline_s=60
         ) as served,
         await served.connect(receive_bytes=4096) as client,
     ):
