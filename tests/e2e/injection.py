@@ -26,6 +26,9 @@ from tests.e2e.server import Server, is_running, synthetic_config, wait_until
 
 STRACE = shutil.which("strace")
 
+# Nobody else listens there: between the look for a free port and its use lies a whole start.
+HOST = "127.0.0.2"
+
 # From the start on, all that a server starts is traced: by a process that is not its parent.
 STRACE_ALL = (STRACE or "", "-D", "-f", "--seccomp-bpf")
 
@@ -137,14 +140,14 @@ class Trial:
         self._seen: set[int] = set()
         self._tracer: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
+            probe.bind((HOST, 0))
             self._port = probe.getsockname()[1]
 
     def run(self) -> Outcome:
         assert STRACE is not None
         point, state_dir = self._outcome.point, self._directory / "state"
         through = [*STRACE_ALL, *point.options(self._trace)] if point.phase == "start" else ()
-        bind = f"127.0.0.1:{self._port}"  # its log may be what fails
+        bind = f"{HOST}:{self._port}"  # its log may be what fails
         server = Server(self._directory, config(state_dir), through=through, bind=bind)
         server.url = f"http://{bind}"
         try:
