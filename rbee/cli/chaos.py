@@ -60,7 +60,7 @@ def chaos(  # noqa: PLR0913  # one for each option
     from rbee.chaos.campaign import hold, plan, split_by_needs
     from rbee.chaos.catalogue import ABSENT
 
-    if min(seeds, rounds, jobs or 1) < 1:
+    if min(seeds, rounds, 1 if jobs is None else jobs) < 1:
         raise UsageError("--seeds, --rounds and --jobs must be 1 or more")
     if minutes is not None:
         if minutes <= 0 or every_s <= 0:

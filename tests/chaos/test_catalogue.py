@@ -8,6 +8,8 @@ import pytest
 
 from rbee.chaos.campaign import split_by_needs
 from rbee.chaos.catalogue import ABSENT, SCENARIOS
+from rbee.cli.chaos import chaos
+from rbee.cli.endings import UsageError
 from rbee.config import Fault, parse_config
 
 ROOT = Path(__file__).parent.parent.parent
@@ -59,3 +61,9 @@ def test_every_setting_is_a_configuration(tmp_path: Path) -> None:
     for scenario in SCENARIOS.values():
         text = scenario.setting.as_toml(tmp_path, tmp_path / "run", tmp_path / "state")
         assert parse_config(text).model[0].name == "first"
+
+
+@pytest.mark.parametrize(("seeds", "rounds", "jobs"), [(0, 1, 1), (1, 0, 1), (1, 1, 0)])
+def test_none_of_something_is_not_taken_for_the_default(seeds: int, rounds: int, jobs: int) -> None:
+    with pytest.raises(UsageError, match="must be 1 or more"):
+        chaos(seeds=seeds, rounds=rounds, jobs=jobs)
