@@ -9,6 +9,8 @@ Rule 2: while suspects wait, one worker is kept for them: the first that is idle
         no other is coming soon, the one with the fewest requests: it is idle when they end.
 Rule 3: where somebody at a worker came to be suspected, by what its like did elsewhere, that
         worker gets nothing else either until it is cleared.
+Rule 4: of equal suspects one works apart at a time. The others wait until it is cleared or its
+        worker is gone, also when it was cancelled there: what is found of it holds for them.
 """
 
 import itertools
@@ -20,10 +22,10 @@ from rbee.rate_limits import Priority
 from rbee.supervisor.at_workers import AtWorkers
 from rbee.supervisor.backlog import Backlog, Bound, Rates, check_queue, estimate_tokens
 from rbee.supervisor.lifecycle import TAKES_REQUESTS
+from rbee.supervisor.model_slots import ModelSlots
 from rbee.supervisor.open_request import OpenRequest
 from rbee.supervisor.placement import choose, choose_idle
 from rbee.supervisor.quarantine import Quarantine, Standing
-from rbee.supervisor.slot import Slot
 from rbee.supervisor.worker import Worker
 
 # A worker that is being started is idle when it comes: for so long suspects wait for it.
@@ -42,7 +44,7 @@ class Dispatch:
 
     def __init__(  # noqa: PLR0913  # what it works with, once each
         self,
-        slots: Iterable[Slot],
+        slots: ModelSlots,
         backlog: tuple[int, int],
         quarantine: Quarantine,
         clock: Callable[[], float],
@@ -50,9 +52,7 @@ class Dispatch:
         drop: Callable[[OpenRequest, Standing], None],
         waited: Callable[[str, float], None],
     ) -> None:
-        self._slots: dict[str, list[Slot]] = {}
-        for slot in slots:
-            self._slots.setdefault(slot.model.name, []).append(slot)
+        self._slots = slots
         self._bound = Bound(*backlog)
         self._common = Backlog(self._bound)
         self._apart = Backlog(self._bound)
@@ -80,24 +80,6 @@ class Dispatch:
     def count(self, model: str) -> int:
         """How many wait for a worker of a model."""
         return self._common.count(model) + self._apart.count(model)
-
-    def knows(self, model: str) -> bool:
-        return model in self._slots
-
-    def is_served(self, model: str) -> bool:
-        """Whether a worker stands in some slot of the model, or will by itself."""
-        return any(not slot.is_over for slot in self._slots[model])
-
-    def trial_in_s(self, model: str) -> float | None:
-        """When a worker is tried, of a model that is not served; None: not by itself."""
-        times_s = [slot.refill_s for slot in self._slots[model] if slot.refill_s is not None]
-        return max(0.0, min(times_s) - self._clock()) if times_s else None
-
-    def pardon(self, model: str, slot_ids: Iterable[str]) -> None:
-        """What ended workers there was a request's doing."""
-        for slot in self._slots[model]:
-            if slot.slot_id in slot_ids:
-                slot.pardon()
 
     def sent(self, wire_id: int) -> OpenRequest | None:
         return self._there.get(wire_id)
@@ -137,19 +119,21 @@ class Dispatch:
 
     # --- what comes and goes
 
-    def free(self, model: str, wanted: int, *, are_suspects: bool = False) -> int:
-        """How many new requests can be sent past the queue, as nobody is in it; no more than so."""
+    def free(self, requests: list[OpenRequest], *, are_suspects: bool = False) -> int:
+        """How many of an order that has come can be sent past the queue, as nobody is in it."""
+        model, wanted = requests[0].ask.model, len(requests)
         if self._kept:  # a suspicion may have ended by the clock alone
             self.pump(model)
         if are_suspects:
             if self._apart.first(model) is not None:
                 return 0
-            idle = (each.takes_requests and not each.open_requests for each in self._workers(model))
-            return min(wanted, sum(idle))
+            workers = self._slots.workers(model)
+            idle = sum(each.takes_requests and not each.open_requests for each in workers)
+            return min(idle, len({*map(self.fingerprint, requests)} - self._heard(model)))
         if self._common.first(model) is not None:
             return 0
         found = 0
-        for worker in self._workers(model):
+        for worker in self._slots.workers(model):
             if worker.takes_requests and worker not in self._kept:
                 found += worker.batch_size - worker.open_requests
                 if found >= wanted:
@@ -175,7 +159,7 @@ class Dispatch:
         model, priority = requests[0].ask.model, requests[0].priority
         for request in requests:
             request.tokens = estimate_tokens(request.ask)
-        serving = (each for each in self._workers(model) if each.state in TAKES_REQUESTS)
+        serving = (each for each in self._slots.workers(model) if each.state in TAKES_REQUESTS)
         capacity = sum(worker.batch_size for worker in serving)
         # Suspects go first.
         behind_suspects = 1 if are_suspects else self._common.place(model, priority)
@@ -244,7 +228,7 @@ class Dispatch:
 
     def keep_suspected(self, model: str) -> None:
         """Something crashed: whoever is suspected of it where it works gets no new neighbours."""
-        self._kept.update(each for each in self._workers(model) if self._has_suspect(each))
+        self._kept.update(each for each in self._slots.workers(model) if self._has_suspect(each))
 
     def sort(self, model: str) -> None:
         """Suspects were cleared: those that wait apart go to the head of the common line."""
@@ -275,7 +259,7 @@ class Dispatch:
     def _pump(self, model: str) -> None:
         if self._kept or self._apart.first(model) is not None:
             self._pump_apart(model)
-        while (request := self._next(self._common, model)) is not None:
+        while (request := self._next(model)) is not None:
             standing = self.standing(request)
             if standing is Standing.SUSPECT:
                 self._stop_waiting(request)
@@ -287,8 +271,8 @@ class Dispatch:
 
     def _pump_apart(self, model: str) -> None:
         """Give each idle worker its suspect, or some, and keep one for those that still wait."""
-        workers = self._workers(model)
-        while (request := self._next(self._apart, model)) is not None:
+        workers = self._slots.workers(model)
+        while (request := self._next_apart(model)) is not None:
             worker = choose_idle(workers)
             if worker is None or not self._send_apart(request, worker):
                 break
@@ -321,22 +305,47 @@ class Dispatch:
         in_work = self._there.in_work(worker)
         return any(self.standing(each) is Standing.SUSPECT for each in in_work)
 
-    def _next(self, line: Backlog, model: str) -> OpenRequest | None:
-        """The first in the line that may be sent."""
-        while (request_id := line.first(model)) is not None:
-            request = self._waiting[request_id]
-            standing = self.standing(request)
-            if request.deadline_s > self._clock() and standing is not Standing.QUARANTINED:
+    def _heard(self, model: str) -> set[bytes]:
+        """The fingerprints of those that work apart, even if they were cancelled there."""
+        heard: set[bytes] = set()
+        for worker in self._kept.intersection(self._slots.workers(model)):
+            in_work = list(self._there.in_work(worker))
+            if all(self.standing(each) is Standing.SUSPECT for each in in_work):
+                heard.update(map(self.fingerprint, in_work))
+        return heard
+
+    def _next(self, model: str) -> OpenRequest | None:
+        """The first in the common line that may be sent."""
+        while (request_id := self._common.first(model)) is not None:
+            if not self._dropped(request := self._waiting[request_id]):
                 return request
-            self._stop_waiting(request)
-            self._drop(request, standing)
         return None
+
+    def _next_apart(self, model: str) -> OpenRequest | None:
+        """The first of the suspects that may be sent: rule 4."""
+        heard = self._heard(model)
+        for request_id in self._apart.waiting(model):
+            request = self._waiting.get(request_id)  # None: it went with one that was dropped
+            if request is None or self.fingerprint(request) in heard:
+                continue
+            if not self._dropped(request):
+                return request
+        return None
+
+    def _dropped(self, request: OpenRequest) -> bool:
+        """Whether one whose turn it is can no longer be sent: then it is dropped."""
+        standing = self.standing(request)
+        if request.deadline_s > self._clock() and standing is not Standing.QUARANTINED:
+            return False
+        self._stop_waiting(request)
+        self._drop(request, standing)
+        return True
 
     def _place(self, request: OpenRequest) -> bool:
         """Send a request to the worker that has the fewest, of those whose links take it."""
         passed_over = self._kept
         while True:
-            workers: Iterable[Worker] = self._workers(request.ask.model)
+            workers: Iterable[Worker] = self._slots.workers(request.ask.model)
             if passed_over:
                 workers = (worker for worker in workers if worker not in passed_over)
             worker = choose(workers)
@@ -384,13 +393,7 @@ class Dispatch:
     def _line(self, standing: Standing) -> Backlog:
         return self._apart if standing is Standing.SUSPECT else self._common
 
-    def _workers(self, model: str) -> list[Worker]:
-        return [slot.worker for slot in self._slots[model] if slot.worker is not None]
-
     def _is_coming(self, request: OpenRequest) -> bool:
         """Whether a slot is being filled, for which a suspect may yet wait."""
         has_time = self._clock() - request.waits_since_s < COMING_S_MAX
-        return has_time and any(
-            not slot.is_over and (slot.worker is None or slot.worker.state not in TAKES_REQUESTS)
-            for slot in self._slots[request.ask.model]
-        )
+        return has_time and self._slots.is_being_filled(request.ask.model)

@@ -34,6 +34,7 @@ from rbee.rate_limits import Priority
 from rbee.supervisor.audited import Lives
 from rbee.supervisor.dispatch import Dispatch
 from rbee.supervisor.failover import may_be_a_requests_doing
+from rbee.supervisor.model_slots import ModelSlots
 from rbee.supervisor.open_request import FailoverSink, OpenRequest, Sink, likeliest_last
 from rbee.supervisor.quarantine import Quarantine, Standing
 from rbee.supervisor.slot import Slot
@@ -70,8 +71,9 @@ class Pool:
         self._lives = lives
         meter = (metrics or Metrics()).meter
         self._quarantine = Quarantine(secrets.token_bytes(32), limits.quarantine_s)
+        self._slots = ModelSlots(slots, clock)
         self._dispatch = Dispatch(
-            slots,
+            self._slots,
             backlog,
             self._quarantine,
             clock,
@@ -126,7 +128,7 @@ class Pool:
             raise request_quarantined()
         are_suspects = Standing.SUSPECT in standings
         check_wait = functools.partial(dispatch.check_wait, are_suspects=are_suspects)
-        free = dispatch.free(model, len(requests), are_suspects=are_suspects)
+        free = dispatch.free(requests, are_suspects=are_suspects)
         if free < len(requests):
             # An order that begins now would not begin sooner at any other time.
             allowed_s = (math.inf, math.inf) if free else (remaining_s, first_token_timeout_s)
@@ -135,7 +137,8 @@ class Pool:
             for number, (request, standing) in enumerate(zip(requests, standings, strict=True)):
                 if are_suspects or not dispatch.send_now(request):
                     if number < free and not are_suspects:  # its worker has ended just now
-                        check_wait([request], remaining_s, first_token_timeout_s)
+                        free = number
+                        check_wait(requests[free:], remaining_s, first_token_timeout_s)
                     dispatch.wait(request, standing)
                 self._open[request.request_id] = request
         except Exception:
@@ -275,21 +278,21 @@ class Pool:
 
     def slot_failed(self, slot: Slot) -> None:
         model = slot.model.name
-        if self._dispatch.is_served(model):
+        if self._slots.is_served(model):
             self._dispatch.pump(model)
             return
         for request in self._dispatch.waiting(model):
-            self._end(request, model_unavailable(model, self._dispatch.trial_in_s(model)))
+            self._end(request, model_unavailable(model, self._slots.trial_in_s(model)))
 
     # --- admission
 
     def _check_admission(self, model: str) -> None:
         if self.is_draining:
             raise RequestError(ErrorCode.DRAINING, "the server is shutting down", retry_after_s=5.0)
-        if not self._dispatch.knows(model):
+        if not self._slots.knows(model):
             raise model_not_found()
-        if not self._dispatch.is_served(model):
-            raise model_unavailable(model, self._dispatch.trial_in_s(model))
+        if not self._slots.is_served(model):
+            raise model_unavailable(model, self._slots.trial_in_s(model))
 
     # --- crashes
 
@@ -320,7 +323,7 @@ class Pool:
         self._guilty_in_a_row[worker.model] += 1
         if self._guilty_in_a_row[worker.model] <= GUILTY_IN_A_ROW_MAX:
             self._pardons.update(verdict.explained)
-            self._dispatch.pardon(worker.model, verdict.explained)
+            self._slots.pardon(worker.model, verdict.explained)
         self._log.error(
             "request_quarantined", correlation_id=in_work[0].correlation_id,
             fingerprint=verdict.guilty.hex()[:12], crashes=len(verdict.explained),

@@ -15,6 +15,7 @@ from rbee.supervisor.failover import may_be_a_requests_doing
 from rbee.supervisor.launch import EngineChild
 from rbee.supervisor.open_request import OpenRequest
 from rbee.supervisor.pool import Pool
+from rbee.supervisor.quarantine import Standing
 from rbee.supervisor.slot import Slot
 from rbee.supervisor.worker import Worker, WorkerExit
 from rbee.wire import Failed, Step
@@ -118,6 +119,8 @@ class PoolWatch:
             violation("a request is at no worker, or at two")
         for worker, there in dispatch._there._at.items():
             self._check_worker(worker, there)
+        if len(dispatch._kept) > 1:
+            self._check_equals()
         if waiting and not dispatch._kept:
             for slot in self._slots:
                 self._check_idle(slot)
@@ -134,6 +137,21 @@ class PoolWatch:
             since_s = max(self._suspected_s(suspect), suspect.sent_s)
             if any(each.sent_s > since_s for each in there.values()):
                 violation(f"{worker.worker_id} has others beside a suspect")
+
+    def _check_equals(self) -> None:
+        """Of equal suspects one works apart at a time, and be it cancelled there."""
+        dispatch, apart = self._pool._dispatch, Counter[str]()
+        for worker in dispatch._kept:
+            in_work = dispatch._there.in_work(worker)
+            if all(self._was_sent_apart(each) for each in in_work):
+                apart.update({ask_key(each.ask) for each in in_work})
+        for key, workers in apart.items():
+            if workers > 1:
+                self._trace.violation(f"{key} works apart at {workers} workers")
+
+    def _was_sent_apart(self, request: OpenRequest) -> bool:
+        is_suspect = self._pool._dispatch.standing(request) is Standing.SUSPECT
+        return is_suspect and request.sent_s >= self._suspected_s(request)
 
     def _suspected_s(self, request: OpenRequest) -> float:
         key = ask_key(request.ask)

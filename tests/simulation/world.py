@@ -126,11 +126,18 @@ class World:
         return any(woken_s >= at_s for woken_s, _ in self.sleeps)
 
     def may_be_ended(self, slot_id: str) -> bool:
-        """Whether a healthy worker there may be sent a signal: it was asked, and cannot hear it."""
+        """Whether a healthy worker there may be sent a signal.
+
+        It was asked to end, and cannot hear it, or the box stood still while it had time to.
+        """
         worker = self._slot(slot_id).worker
         if self.hurry.is_set():
             return True
-        return worker is not None and worker.ready is None and self._is_to_end(worker)
+        if worker is None or not self._is_to_end(worker):
+            return False
+        return worker.ready is None or self.slept_since(
+            trio.current_time() - self.scenario.worker.kill_after_s
+        )
 
     def _is_to_end(self, worker: Worker) -> bool:
         return worker._was_asked or self.drain_asked.is_set()

@@ -45,20 +45,6 @@ def test_the_guilty_request_is_refused_when_it_comes_again_until_its_time_is_ove
     assert stand.crashes == 4
 
 
-def test_equals_of_a_suspect_fill_the_queue_as_all_others_do() -> None:
-    stand = Stand(requests_max=8)
-    stand.submit("poison 1")
-    stand.tick()
-    assert (stand.crashes, stand.pool.queued) == (1, 1)
-    for prompt in ("poison 1", "hello", "poison 1", "hello", "poison 1", "hello", "poison 1"):
-        stand.submit(prompt)
-    for prompt in ("poison 1", "hello"):
-        with pytest.raises(RequestError) as refused:
-            stand.submit(prompt)
-        assert refused.value.code is ErrorCode.QUEUE_FULL
-    assert stand.pool.queued == 8
-
-
 def test_both_crashes_are_pardoned_once_they_are_explained() -> None:
     stand = Stand(slots=2)
     stand.submit("hello", 100)
@@ -265,16 +251,6 @@ def test_what_was_cancelled_is_not_kept_once_its_worker_has_let_it_go() -> None:
         stand.pool.cancel(request_id, "its client is gone")
     [kept] = stand.pool._dispatch._there._leaving.values()
     assert len(kept) < 10
-
-
-def test_equal_requests_that_crash_are_all_ended_and_none_is_tried_again() -> None:
-    stand = Stand(slots=2)
-    guilty = [stand.submit("poison 5")[0] for _ in range(6)]
-    other, _ = stand.submit("hello", 100)
-    stand.run()
-    assert {sink.code for sink in guilty} == {ErrorCode.REQUEST_QUARANTINED}
-    assert other.ids == list(range(100))
-    assert stand.crashes <= 3  # both workers had some, and one of them crashed alone
 
 
 def test_without_failovers_a_crash_ends_what_was_in_work() -> None:
