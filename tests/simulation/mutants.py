@@ -108,6 +108,10 @@ def _suspects_work_with_others(workers: Any) -> Any:
     return next((each for each in workers if each.takes_requests), None)
 
 
+def _tries_equals_side_by_side(_placing: dispatch.Dispatch, _model: str) -> set[bytes]:
+    return set()
+
+
 def _keeps_the_dead(placing: dispatch.Dispatch, worker: Worker) -> Any:
     mine = list(placing._there._at.pop(worker, {}).values())
     for request in mine:
@@ -170,6 +174,7 @@ MUTANTS: Final[dict[str, Mutant]] = {
     "a class waits for ever": (Line, "_next_class", _serves_the_highest),
     "who comes back has lost its place": (Line, "add_first", _puts_who_returns_at_the_end),
     "suspects work with others": (dispatch, "choose_idle", _suspects_work_with_others),
+    "equals are tried side by side": (dispatch.Dispatch, "_heard", _tries_equals_side_by_side),
     "a dead worker is kept for suspects": (dispatch.Dispatch, "take_back", _keeps_the_dead),
     "what is over can be cancelled": (OpenRequests, "discard", _can_be_cancelled_for_ever),
     "one crash is enough for a verdict": (quarantine.Quarantine, "crashed", _convicts_at_once),

@@ -9,7 +9,8 @@ import trio
 from trio._core import _run
 
 from rbee.supervisor import memory_watch
-from tests.simulation.scenario import Scenario, chance, draw
+from tests.simulation.draw import draw
+from tests.simulation.scenario import Scenario, chance
 from tests.simulation.sim_clock import SimClock
 from tests.simulation.trace import Trace
 from tests.simulation.world import World
