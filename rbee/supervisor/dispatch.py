@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from rbee.errors import LinkFullError
-from rbee.rate_limits import Priority
 from rbee.supervisor.at_workers import AtWorkers
-from rbee.supervisor.backlog import Backlog, Bound, Rates, check_queue, estimate_tokens
+from rbee.supervisor.backlog import Rates, check_queue, estimate_tokens
 from rbee.supervisor.lifecycle import TAKES_REQUESTS
 from rbee.supervisor.model_slots import ModelSlots
 from rbee.supervisor.open_request import OpenRequest
 from rbee.supervisor.placement import choose, choose_idle
 from rbee.supervisor.quarantine import Quarantine, Standing
+from rbee.supervisor.waiting import Waiting
 from rbee.supervisor.worker import Worker
 
 # A worker that is being started is idle when it comes: for so long suspects wait for it.
@@ -53,16 +53,13 @@ class Dispatch:
         waited: Callable[[str, float], None],
     ) -> None:
         self._slots = slots
-        self._bound = Bound(*backlog)
-        self._common = Backlog(self._bound)
-        self._apart = Backlog(self._bound)
+        self.waiting: Final = Waiting(*backlog)
         self._rates = Rates()
         self._quarantine = quarantine
         self._clock = clock
         self._drop = drop
         self._waited = waited
         self._ids = itertools.count(1)
-        self._waiting: dict[int, OpenRequest] = {}
         self._there = AtWorkers()
         self._kept: set[Worker] = set()  # for suspects
         self._pumped: set[str] = set()  # the models of which what waits is being sent
@@ -73,30 +70,11 @@ class Dispatch:
 
     # --- what there is
 
-    @property
-    def queued(self) -> int:
-        return self._bound.requests
-
-    def count(self, model: str) -> int:
-        """How many wait for a worker of a model."""
-        return self._common.count(model) + self._apart.count(model)
-
     def sent(self, wire_id: int) -> OpenRequest | None:
         return self._there.get(wire_id)
 
-    def waiting(self, model: str) -> list[OpenRequest]:
-        ids = (*self._apart.waiting(model), *self._common.waiting(model))
-        return [self._waiting[request_id] for request_id in ids]
-
     def at_workers(self, model: str) -> list[OpenRequest]:
         return self._there.of_model(model)
-
-    def has_waiting(self, model: str) -> bool:
-        return self._common.first(model) is not None or self._apart.first(model) is not None
-
-    def has_suspects(self, model: str) -> bool:
-        """Whether some wait to work apart."""
-        return self._apart.first(model) is not None
 
     def standing(self, request: OpenRequest) -> Standing:
         """What is held against a request. Fingerprints are taken only while something is."""
@@ -125,12 +103,12 @@ class Dispatch:
         if self._kept:  # a suspicion may have ended by the clock alone
             self.pump(model)
         if are_suspects:
-            if self._apart.first(model) is not None:
+            if self.waiting.has_suspects(model):
                 return 0
             workers = self._slots.workers(model)
             idle = sum(each.takes_requests and not each.open_requests for each in workers)
             return min(idle, len({*map(self.fingerprint, requests)} - self._heard(model)))
-        if self._common.first(model) is not None:
+        if self.waiting.first(model) is not None:
             return 0
         found = 0
         for worker in self._slots.workers(model):
@@ -156,40 +134,34 @@ class Dispatch:
         Raises:
           RequestError: QUEUE_FULL.
         """
-        model, priority = requests[0].ask.model, requests[0].priority
+        model, waiting = requests[0].ask.model, self.waiting
         for request in requests:
             request.tokens = estimate_tokens(request.ask)
         serving = (each for each in self._slots.workers(model) if each.state in TAKES_REQUESTS)
         capacity = sum(worker.batch_size for worker in serving)
-        # Suspects go first.
-        behind_suspects = 1 if are_suspects else self._common.place(model, priority)
-        place = self._apart.count(model) + behind_suspects
+        place = waiting.place(model, requests[0].priority, is_suspect=are_suspects)
         # For what an order has in the queue alone it would wait at any other time, too.
-        behind = len(requests) - 1 if self.has_waiting(model) else 0
+        behind = len(requests) - 1 if waiting.has_any(model) else 0
         check_queue(
             self._rates.wait_s(model, place, capacity),
             self._rates.wait_s(model, place + behind, capacity),
-            has_room=self._bound.has_room(len(requests), sum(each.tokens for each in requests)),
+            has_room=waiting.has_room(requests),
             remaining_s=remaining_s,
             first_token_timeout_s=first_token_timeout_s,
         )
 
     def send_now(self, request: OpenRequest) -> bool:
         """Send a new request past the queue, where nobody is in it and a worker has room."""
-        return self._common.first(request.ask.model) is None and self._place(request)
+        return self.waiting.first(request.ask.model) is None and self._place(request)
 
     def wait(self, request: OpenRequest, standing: Standing) -> None:
-        # Suspects are few, and each is heard as soon as may be, whosever it is.
-        priority = Priority.NORMAL if standing is Standing.SUSPECT else request.priority
-        line = self._line(standing)
-        line.add(request.ask.model, request.request_id, request.tokens, priority)
-        self._note_waiting(request)
+        request.waits_since_s = self._clock()
+        self.waiting.add(request, is_suspect=standing is Standing.SUSPECT)
 
     def wait_first(self, request: OpenRequest) -> None:
         """Put one at the head of its line that had its turn."""
-        line = self._line(self.standing(request))
-        line.add_first(request.ask.model, request.request_id, request.tokens)
-        self._note_waiting(request)
+        request.waits_since_s = self._clock()
+        self.waiting.add_first(request, is_suspect=self.standing(request) is Standing.SUSPECT)
 
     def finish(self, request: OpenRequest) -> None:
         """The worker has said its last word on it."""
@@ -199,7 +171,7 @@ class Dispatch:
     def remove(self, request: OpenRequest) -> None:
         """Take a request out, wherever it is: its worker is told to stop."""
         if request.worker is None:
-            self._stop_waiting(request)
+            self.waiting.remove(request)
         else:
             self._there.cancel(request)
         if self._kept:  # it may be what a worker was kept for
@@ -213,7 +185,7 @@ class Dispatch:
     def let_go(self, worker: Worker) -> None:
         """The worker may have said its last word on something that was cancelled."""
         for request in self._there.let_go(worker):
-            if request.worker is None and request.request_id not in self._waiting:  # it is over
+            if request.worker is None and request not in self.waiting:  # it is over
                 self._note_held(request)
 
     def take_back(self, worker: Worker) -> tuple[list[OpenRequest], list[OpenRequest]]:
@@ -232,10 +204,10 @@ class Dispatch:
 
     def sort(self, model: str) -> None:
         """Suspects were cleared: those that wait apart go to the head of the common line."""
-        for request_id in sorted(self._apart.waiting(model), reverse=True):
-            if self.standing(self._waiting[request_id]) is Standing.CLEAR:
-                self._apart.remove(model, request_id)
-                self._common.add_first(model, request_id, self._waiting[request_id].tokens)
+        suspects = sorted(self.waiting.suspects(model), key=lambda each: -each.request_id)
+        for request in suspects:
+            if self.standing(request) is Standing.CLEAR:
+                self.waiting.clear(request)
 
     # --- who gets what next
 
@@ -257,12 +229,12 @@ class Dispatch:
             self._pumped.discard(model)
 
     def _pump(self, model: str) -> None:
-        if self._kept or self._apart.first(model) is not None:
+        if self._kept or self.waiting.has_suspects(model):
             self._pump_apart(model)
         while (request := self._next(model)) is not None:
             standing = self.standing(request)
             if standing is Standing.SUSPECT:
-                self._stop_waiting(request)
+                self.waiting.remove(request)
                 self.wait(request, standing)
                 self._pump_apart(model)
                 continue
@@ -291,8 +263,8 @@ class Dispatch:
         if not self._send(request, worker):
             return False
         heard_with = self._quarantine.heard_with(self.fingerprint(request))
-        waiting = self._apart.waiting(request.ask.model) if heard_with[1] > 1 else ()
-        for other in map(self._waiting.__getitem__, waiting):
+        others = self.waiting.suspects(request.ask.model) if heard_with[1] > 1 else ()
+        for other in others:
             if worker.open_requests >= heard_with[1] or not worker.takes_requests:
                 break
             is_meant = self._quarantine.heard_with(self.fingerprint(other)) == heard_with
@@ -316,19 +288,19 @@ class Dispatch:
 
     def _next(self, model: str) -> OpenRequest | None:
         """The first in the common line that may be sent."""
-        while (request_id := self._common.first(model)) is not None:
-            if not self._dropped(request := self._waiting[request_id]):
+        while (request := self.waiting.first(model)) is not None:
+            if not self._dropped(request):
                 return request
         return None
 
     def _next_apart(self, model: str) -> OpenRequest | None:
         """The first of the suspects that may be sent: rule 4."""
         heard = self._heard(model)
-        for request_id in self._apart.waiting(model):
-            request = self._waiting.get(request_id)  # None: it went with one that was dropped
-            if request is None or self.fingerprint(request) in heard:
+        for request in self.waiting.suspects(model):
+            if self.fingerprint(request) in heard:
                 continue
-            if not self._dropped(request):
+            # Some may have gone with one that was dropped.
+            if request in self.waiting and not self._dropped(request):
                 return request
         return None
 
@@ -337,7 +309,7 @@ class Dispatch:
         standing = self.standing(request)
         if request.deadline_s > self._clock() and standing is not Standing.QUARANTINED:
             return False
-        self._stop_waiting(request)
+        self.waiting.remove(request)
         self._drop(request, standing)
         return True
 
@@ -368,7 +340,7 @@ class Dispatch:
             )  # fmt: skip
         except LinkFullError:
             return False
-        self._stop_waiting(request, is_served=True)
+        self.waiting.remove(request, is_served=True)
         if is_first:
             self._waited(request.ask.model, now_s - request.admitted_s)
         request.sent_s = now_s
@@ -379,19 +351,6 @@ class Dispatch:
         """It held a place until now, at a worker that lives. An answer that went on held two."""
         if not request.course.failovers:
             self._rates.note(request.ask.model, self._clock() - request.sent_s)
-
-    def _note_waiting(self, request: OpenRequest) -> None:
-        request.waits_since_s = self._clock()
-        self._waiting[request.request_id] = request
-
-    def _stop_waiting(self, request: OpenRequest, *, is_served: bool = False) -> None:
-        if self._waiting.pop(request.request_id, None) is not None:
-            model = request.ask.model
-            if not self._common.remove(model, request.request_id, is_served=is_served):
-                self._apart.remove(model, request.request_id)
-
-    def _line(self, standing: Standing) -> Backlog:
-        return self._apart if standing is Standing.SUSPECT else self._common
 
     def _is_coming(self, request: OpenRequest) -> bool:
         """Whether a slot is being filled, for which a suspect may yet wait."""

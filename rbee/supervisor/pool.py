@@ -165,10 +165,10 @@ class Pool:
 
     @property
     def queued(self) -> int:
-        return self._dispatch.queued
+        return len(self._dispatch.waiting)
 
     def queued_for(self, model: str) -> int:
-        return self._dispatch.count(model)
+        return self._dispatch.waiting.count(model)
 
     @property
     def is_draining(self) -> bool:
@@ -225,7 +225,7 @@ class Pool:
         for suspect in suspects:
             self._hear(suspect)
         # Also when nothing has ended here: the last word on what was cancelled may have come.
-        if self._dispatch.has_waiting(worker.model):
+        if self._dispatch.waiting.has_any(worker.model):
             self._dispatch.pump(worker.model)
 
     def turn_done(self) -> bool:
@@ -281,7 +281,7 @@ class Pool:
         if self._slots.is_served(model):
             self._dispatch.pump(model)
             return
-        for request in self._dispatch.waiting(model):
+        for request in self._dispatch.waiting.of_model(model):
             self._end(request, model_unavailable(model, self._slots.trial_in_s(model)))
 
     # --- admission
@@ -342,7 +342,7 @@ class Pool:
             return
         self._log.debug("suspect_cleared", correlation_id=suspect.correlation_id)
         dispatch.sort(model)
-        if suspect.worker is not None and dispatch.has_suspects(model):
+        if suspect.worker is not None and dispatch.waiting.has_suspects(model):
             dispatch.withdraw(suspect)  # the next one needs the worker for itself
         dispatch.pump(model)
 

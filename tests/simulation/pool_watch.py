@@ -43,7 +43,8 @@ class PoolWatch:
         self._pool = pool
         self._slots = slots
         self._trace = trace
-        pool._dispatch._common = WatchedBacklog(pool._dispatch._bound, trace.expect)
+        waiting = pool._dispatch.waiting
+        waiting._common = WatchedBacklog(waiting.bound, trace.expect)
 
     # --- what workers and slots say
 
@@ -110,10 +111,10 @@ class PoolWatch:
     def check(self) -> None:
         """Called at nearly all that happens: what is told of a violation is put into words then."""
         dispatch, violation = self._pool._dispatch, self._trace.violation
-        waiting, sent = len(dispatch._waiting), len(dispatch._there._sent)
+        waiting, sent = len(dispatch.waiting), len(dispatch._there._sent)
         if len(self._pool._open) != waiting + sent:
             violation("an open request neither waits nor is at a worker")
-        if dispatch.queued != waiting:
+        if dispatch.waiting.bound.requests != waiting:
             violation("a line holds who does not wait")
         if sum(map(len, dispatch._there._at.values())) != sent:
             violation("a request is at no worker, or at two")
@@ -160,7 +161,7 @@ class PoolWatch:
     def _check_idle(self, slot: Slot) -> None:
         """Nobody waits while a worker has room, unless one is kept for suspects."""
         worker, dispatch, model = slot.worker, self._pool._dispatch, slot.model.name
-        if not dispatch.has_waiting(model) or dispatch.has_suspects(model):
+        if not dispatch.waiting.has_any(model) or dispatch.waiting.has_suspects(model):
             return
         if worker is not None and takes_more(worker):
             self._trace.violation(f"{slot.slot_id} has room, and somebody waits")
@@ -171,12 +172,12 @@ class PoolWatch:
         left = Counter(
             open=len(pool._open),
             touched=len(pool._touched),
-            waiting=len(dispatch._waiting),
+            waiting=len(dispatch.waiting),
             sent=len(dispatch._there._sent),
             at=len(dispatch._there._at),
             leaving=len(dispatch._there._leaving),
             kept=len(dispatch._kept),
-            queued=dispatch.queued,
+            queued=dispatch.waiting.bound.requests,
         )
         kept = {name: count for name, count in left.items() if count}
         self._trace.expect(not kept, f"left in the pool's books: {kept}")
