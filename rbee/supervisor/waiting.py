@@ -32,10 +32,10 @@ class Waiting:
         return self._common.count(model) + self._apart.count(model)
 
     def has_any(self, model: str) -> bool:
-        return self._common.first(model) is not None or self.has_suspects(model)
+        return self.count(model) > 0
 
     def has_suspects(self, model: str) -> bool:
-        return self._apart.first(model) is not None
+        return self._apart.count(model) > 0
 
     def of_model(self, model: str) -> list[OpenRequest]:
         """Suspects first."""

@@ -122,7 +122,7 @@ class PoolWatch:
             self._check_worker(worker, there)
         if len(dispatch._kept) > 1:
             self._check_equals()
-        if waiting and not dispatch._kept:
+        if waiting:
             for slot in self._slots:
                 self._check_idle(slot)
 
@@ -159,11 +159,11 @@ class PoolWatch:
         return max((each.at_s for each in self.crashes if key in each.in_work), default=-math.inf)
 
     def _check_idle(self, slot: Slot) -> None:
-        """Nobody waits while a worker has room, unless one is kept for suspects."""
-        worker, dispatch, model = slot.worker, self._pool._dispatch, slot.model.name
-        if not dispatch.waiting.has_any(model) or dispatch.waiting.has_suspects(model):
+        """Nobody waits while a worker has room that is not kept for suspects."""
+        worker, dispatch = slot.worker, self._pool._dispatch
+        if worker is None or worker in dispatch._kept or not takes_more(worker):
             return
-        if worker is not None and takes_more(worker):
+        if dispatch.waiting.first(slot.model.name) is not None:
             self._trace.violation(f"{slot.slot_id} has room, and somebody waits")
 
     def check_empty(self) -> None:
