@@ -35,9 +35,9 @@ Feature: A worker's end costs a client some seconds, not its answer (R5, R6, R9,
 
   Scenario: Many streams lose no token when one worker after the other is killed
     Given a server with 2 workers
-    When 20 requests for 600 tokens are streamed at once
+    When 20 requests for 1600 tokens are streamed at once
     And one worker is killed, and the other one when the first is back
-    Then each of the 20 streams is the numbers from 0 to 599
+    Then each of the 20 streams is the numbers from 0 to 1599
 
   Scenario: A deadline holds while an answer waits for a worker
     Given a server with 1 worker that takes 3 seconds to load

@@ -163,7 +163,7 @@ def when_steps_made(world: World, steps: str) -> None:
     wait_until(lambda: world.server.workers()[0]["steps"] >= int(steps), 20, "so many steps")
 
 
-@step(r"a chat is answered within ([\d.]+) seconds, (\d+) times")
+@step(r"a chat is answered within ([\d.]+) seconds?, (\d+) times")
 def then_unhindered(world: World, within_s: str, times: str) -> None:
     for _ in range(int(times)):
         answer = world.send(CHAT, chat_body("[tokens=2]"))
