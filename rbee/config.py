@@ -5,10 +5,11 @@ section that it reads, never the whole `Config`. An unknown key is an error.
 """
 
 import difflib
+import enum
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -321,11 +322,29 @@ def _in_our_words(problem: str) -> str:
     message, where = match["message"], match["where"] or "the file"
     unknown = re.search(r"contains unknown field `(.*)`", message, re.DOTALL)
     if unknown is None:
-        return f"{where}: {message}"
+        return f"{where}: {message}{_choices_told(message, where)}"
     known = sorted(_keys_at(where))
     close = difflib.get_close_matches(unknown[1], known, n=1)
     meant = f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
     return f"{where}: unknown key {unknown[1]!a}{meant}"
+
+
+def _choices_told(message: str, where: str) -> str:
+    """What may stand there, where the message is that something else does."""
+    if not message.startswith("Invalid enum value"):
+        return ""
+    section, _, key = re.sub(r"\[[^\]]*\]", "", where).rpartition(".")
+    choices = _choices(get_type_hints(_SECTIONS[section or "the file"])[key])
+    return f"; may be {', '.join(map(str, choices))}"
+
+
+def _choices(hint: object) -> tuple[object, ...]:
+    """Of the `Literal` or enum in a type, however deep it is."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return tuple(each.value for each in hint)
+    return tuple(choice for part in get_args(hint) for choice in _choices(part))
 
 
 _SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
