@@ -80,7 +80,7 @@ def test_a_second_signal_does_not_wait_for_answers_that_nobody_reads(tmp_path: P
             client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
             client.sendall(head.format(len(body)).encode() + body)
             all_made = 'rbee_completion_tokens_total{model="synthetic"} 50000.0'
-            wait_until(lambda: all_made in server.get("/metrics").text, 30, "the last token")
+            wait_until(lambda: all_made in server.get("/metrics").text, 60, "the last token")
             os.kill(server.pid, signal.SIGTERM)
             server.wait_event("shutdown_begun")
             time.sleep(1)

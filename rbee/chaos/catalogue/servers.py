@@ -60,8 +60,8 @@ OF_SERVERS: Final = (
     Scenario(
         name="server-terminated-twice",
         fault=faults.terminate_twice,
-        load=Load(tokens=(200, 300)),
-        expected=replace(ENDED, end_s=2),
+        load=Load(tokens=(600, 900)),  # 6 s and more
+        expected=replace(ENDED, end_s=4),
         ends="by fault",
         is_quick=True,
     ),
