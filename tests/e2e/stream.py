@@ -122,5 +122,5 @@ class Stream:
             return
         data = line.removeprefix(b"data: ")
         self.events.append(data.decode() if data == b"[DONE]" else json.loads(data))
-        if self.text:
+        if not self.has_begun.is_set() and self.text:
             self.has_begun.set()
