@@ -74,7 +74,11 @@ class Asker:
         correlation_id: str,
         body: dict[str, object],
     ) -> Talk:
-        body = {"messages": list(messages), **body}
+        try:
+            body = {"messages": list(messages), **body}
+        except TypeError:
+            found = type(messages).__name__
+            raise BadRequestError(f"messages must be a list of messages, got {found}") from None
         return self.talk("POST", _CHAT, body, timeout_s, correlation_id)
 
     def complete(

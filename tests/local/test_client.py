@@ -140,6 +140,12 @@ def test_a_timeout_that_is_no_number_is_refused(client: Client) -> None:
         client.complete("a", model="synthetic", timeout_s=five)
 
 
+def test_messages_that_are_no_list_are_refused(client: Client) -> None:
+    five: Any = 5
+    with pytest.raises(BadRequestError, match="messages must be a list of messages, got int"):
+        client.chat(five, model="synthetic")
+
+
 @LIBRARIES
 def test_every_timeout_above_0_is_taken_by_both_clients_and_no_other(
     server: Server, client: Client, run: Run
