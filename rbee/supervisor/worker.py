@@ -69,12 +69,12 @@ class Worker:
         self.started_s: Final = now_s
         self.child: Final = child  # for `worker_life`
         self.has_left: Final = trio.Event()  # it said Bye, or what will never be understood
-        self.is_lost = False  # its requests go on without it, though its process is there
         self._dialogue = SupervisorDialogue(child.secret, child.pid)
         self._state = WorkerState.STARTING
         self._vitals = Vitals(now_s, plan.pace)
         self._ready: Ready | None = None
         self._ready_s: float | None = None
+        self._lost_s: float | None = None
         self._fault = ""
         self._verdict = Verdict.GONE
         self._said = ""
@@ -117,8 +117,14 @@ class Worker:
         return self._ready
 
     def ready_for_s(self, now_s: float) -> float | None:
-        """How long it has been ready; None: it is not yet."""
-        return None if self._ready_s is None else now_s - self._ready_s
+        """How long it has been ready, or was, before it was lost; None: it is not yet."""
+        until_s = now_s if self._lost_s is None else self._lost_s
+        return None if self._ready_s is None else until_s - self._ready_s
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its requests go on without it, though its process is there."""
+        return self._lost_s is not None
 
     @property
     def beat(self) -> Beat | None:
@@ -304,7 +310,7 @@ class Worker:
 
     def lose(self, now_s: float) -> WorkerExit:
         """It was killed, and is not gone, but nothing is to be awaited of it: its end so far."""
-        self.is_lost = True
+        self._lost_s = now_s
         return self._ending(None, SIGKILL, now_s)
 
     def gone(self, code: int | None, signal: int | None, now_s: float) -> WorkerExit:

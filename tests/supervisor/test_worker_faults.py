@@ -63,6 +63,19 @@ async def test_what_a_killed_worker_had_goes_on_though_its_process_does_not_end(
         assert slot.worker not in {None, lost}
 
 
+async def test_the_time_that_a_killed_worker_takes_to_end_is_no_service(
+    autojump_clock: MockClock,
+) -> None:
+    dying = FakeChild(beats_until_s=1, exit_after_s=40, signal=9, survives=True)
+    heard = Heard()
+    ending = await run_worker(FakeLaunch(dying), plan(), LIMITS, heard, lambda _worker: None)
+    assert trio.current_time() == pytest.approx(40, abs=1)
+    [told] = heard.endings
+    assert told.ready_for_s is not None
+    assert told.ready_for_s < 15
+    assert ending.ready_for_s == told.ready_for_s
+
+
 @pytest.mark.parametrize("order", ["restart", "stop"])
 async def test_an_operators_order_for_a_dying_worker_hides_no_failure(
     order: str, autojump_clock: MockClock
