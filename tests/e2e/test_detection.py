@@ -18,6 +18,7 @@ from rbee.supervisor.worker_life import EVIDENCE_S_MAX
 from tests.e2e.server import Server, serving, synthetic_config, wait_until
 
 ROUNDS = int(os.environ.get("RBEE_TEST_ROUNDS", "5"))
+HUNG_MAX = 20  # workers at once
 BUSY_S = 0.25  # what a machine may be late that does other things, too
 
 
@@ -66,8 +67,26 @@ def test_a_crash_is_seen_at_once_and_its_slot_is_filled_when_the_backoff_is_over
 
 @pytest.mark.parametrize("beat_s", [0.5] if ROUNDS < 20 else [0.5, 5.0])
 def test_a_hang_is_found_when_the_second_beat_is_missed(beat_s: float, tmp_path: Path) -> None:
+    found_s: list[float] = []
+    while len(found_s) < ROUNDS:
+        folder = tmp_path / f"{len(found_s)}"
+        folder.mkdir()
+        found_s += _hang_together(folder, beat_s, min(HUNG_MAX, ROUNDS - len(found_s)))
+    found = tell(f"killed after the last beat, {beat_s:g} s apart", found_s)
+    due_s = 2 * beat_s + BEAT_GRACE_S
+    assert found[0] >= due_s - 0.01, "before it was due"
+    assert found[-1] < due_s + EVIDENCE_S_MAX + 2 * BUSY_S
+    assert found[-1] - beat_s < 10, "after the last beat that was due"
+
+
+def _hang_together(folder: Path, beat_s: float, workers: int) -> list[float]:
+    """Stop all workers of a server at once.
+
+    Returns:
+      How long after its last beat each was killed.
+    """
     head = f"[worker]\nbeat_s = {beat_s}\n"
-    with serving(tmp_path, synthetic_config(head=head, model=f"slots = {ROUNDS}")) as server:
+    with serving(folder, synthetic_config(head=head, model=f"slots = {workers}")) as server:
         # One that still imports is not judged by its beats.
         wait_until(
             lambda: all(each["state"] == "ready" and each["beats"] for each in server.workers()),
@@ -84,12 +103,5 @@ def test_a_hang_is_found_when_the_second_beat_is_missed(beat_s: float, tmp_path:
         reported = [event["crash"] for event in events(server, "crash_reported")]
     assert {event["pid"] for event in killed} == set(pids)
     assert all("no beat" in event["reason"] for event in killed)
-    found = tell(
-        f"killed after the last beat, {beat_s:g} s apart",
-        (stamp_s(event) - last_beat_s[event["pid"]] for event in killed),
-    )
-    due_s = 2 * beat_s + BEAT_GRACE_S
-    assert found[0] >= due_s - 0.01, "before it was due"
-    assert found[-1] < due_s + EVIDENCE_S_MAX + 2 * BUSY_S
-    assert found[-1] - beat_s < 10, "after the last beat that was due"
     assert len(set(reported)) == len(pids)
+    return [stamp_s(event) - last_beat_s[event["pid"]] for event in killed]
